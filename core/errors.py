@@ -1,0 +1,116 @@
+"""The tree of errors. A class carries a stable `code` and whether trying again can help.
+
+PenstockError
+├── BadInput                  the caller must change the request
+│   ├── InvalidField          one field of it
+│   ├── PromptTooLong         no worker could run it
+│   ├── UnknownModel          nothing serves that name
+│   └── BodyTooLarge
+├── Unauthenticated           no key, or a key that is unknown, expired or revoked
+├── Forbidden                 the key may not do this
+├── NotFound                  also another tenant's id
+├── Conflict                  the job's state does not allow it
+├── IdempotencyMismatch       the same Idempotency-Key with another body
+├── QueueFull                 the outbox cap is reached
+├── Unavailable               a dependency is down or we are draining
+│   ├── StoreUnavailable      PostgreSQL (or the SQLite file)
+│   └── BrokerUnavailable     RabbitMQ
+├── EngineFailure             the engine did not produce an answer
+│   ├── EngineUnavailable     another worker, or a later attempt, may do better
+│   ├── EngineRefused         the engine refused this request; nobody will do better
+│   └── GenerationStalled     no token within the stall limit
+└── ConfigurationMistake      refused at start: file, line and remedy
+"""
+
+
+class PenstockError(Exception):
+    """The root: `str(error)` is a sentence for the person who reads it."""
+
+    code = "internal_error"
+    retryable = False
+
+
+class BadInput(PenstockError):
+    code = "invalid_request"
+
+
+class InvalidField(BadInput):
+    """One field is wrong: names it, the limit and the way out."""
+
+    code = "invalid_field"
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(message)
+        self.field = field
+
+
+class PromptTooLong(InvalidField):
+    code = "prompt_too_long"
+
+
+class UnknownModel(InvalidField):
+    code = "model_not_found"
+
+
+class BodyTooLarge(BadInput):
+    code = "body_too_large"
+
+
+class Unauthenticated(PenstockError):
+    code = "invalid_api_key"
+
+
+class Forbidden(PenstockError):
+    code = "forbidden"
+
+
+class NotFound(PenstockError):
+    code = "not_found"
+
+
+class Conflict(PenstockError):
+    code = "conflict"
+
+
+class IdempotencyMismatch(PenstockError):
+    code = "idempotency_key_reused"
+
+
+class QueueFull(PenstockError):
+    code = "queue_full"
+    retryable = True
+
+
+class Unavailable(PenstockError):
+    code = "unavailable"
+    retryable = True
+
+
+class StoreUnavailable(Unavailable):
+    code = "store_unavailable"
+
+
+class BrokerUnavailable(Unavailable):
+    code = "broker_unavailable"
+
+
+class EngineFailure(PenstockError):
+    code = "engine_failed"
+
+
+class EngineUnavailable(EngineFailure):
+    code = "engine_unavailable"
+    retryable = True
+
+
+class EngineRefused(EngineFailure):
+    code = "engine_refused"
+
+
+class GenerationStalled(EngineFailure):
+    code = "generation_stalled"
+    retryable = True
+
+
+class ConfigurationMistake(PenstockError):
+    code = "configuration_mistake"
