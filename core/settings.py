@@ -1,0 +1,282 @@
+"""Every setting: nested, frozen, typed with its unit, read from the environment once.
+
+`PENSTOCK_BROKER__URL` sets `settings.broker.url`. A composition root calls `load_settings` and hands
+down the slice that a part needs; nothing else reads the environment.
+"""
+
+import difflib
+import os
+from collections.abc import Iterator, Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Final
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveInt, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from core.errors import ConfigurationMistake
+
+PREFIX: Final = "PENSTOCK_"
+
+_UNITS: Final = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def parse_duration(value: object) -> object:
+    """`"250ms"`, `"3s"`, `"15m"`, `"24h"` or `"7d"` to a timedelta; anything else is left to pydantic."""
+    if isinstance(value, str):
+        for unit in ("ms", "s", "m", "h", "d"):
+            number = value.strip().removesuffix(unit)
+            if number != value.strip() and number.replace(".", "", 1).isdigit():
+                return timedelta(seconds=float(number) * _UNITS[unit])
+    return value
+
+
+Duration = Annotated[timedelta, BeforeValidator(parse_duration)]
+
+
+class Group(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class DatabaseSettings(Group):
+    url: str = Field(
+        default="postgresql+asyncpg://penstock:penstock@127.0.0.1:5432/penstock",
+        description="SQLAlchemy address: postgresql+asyncpg://… or sqlite+aiosqlite:///file.",
+    )
+    pool_size: PositiveInt = Field(default=8, description="Connections each process keeps open.")
+    connect_timeout: Duration = Field(default=timedelta(seconds=3), description="Longest time to connect.")
+    command_timeout: Duration = Field(
+        default=timedelta(seconds=10), description="Longest time one statement may take."
+    )
+
+
+class RedisSettings(Group):
+    url: str = Field(
+        default="redis://127.0.0.1:6379/0",
+        description="Redis address; memory:// is the in-process one of the embedded profile.",
+    )
+    connect_timeout: Duration = Field(default=timedelta(seconds=1), description="Longest time to connect.")
+    command_timeout: Duration = Field(default=timedelta(seconds=2), description="Longest time of a command.")
+    result_ttl: Duration = Field(
+        default=timedelta(hours=1), description="How long a finished job stays hot; PostgreSQL keeps it."
+    )
+    events_ttl: Duration = Field(
+        default=timedelta(hours=1), description="How long a job's event stream can be resumed."
+    )
+    events_length: PositiveInt = Field(default=4096, description="Events kept in a job's stream.")
+
+
+class BrokerSettings(Group):
+    url: SecretStr = Field(
+        default=SecretStr("amqp://guest:guest@127.0.0.1:5672//"),
+        description="RabbitMQ address, credentials included; memory-priority:// is the in-process broker.",
+    )
+    namespace: str = Field(
+        default="penstock",
+        pattern=r"^[a-z][a-z0-9.-]{0,40}$",
+        description="Prefix of exchanges, queues and Redis keys: two platforms can share one broker.",
+    )
+    queue_type: str = Field(
+        default="classic",
+        pattern=r"^(classic|quorum)$",
+        description="classic on one node, quorum in a cluster (priorities need RabbitMQ 4.3 there).",
+    )
+    queue_priorities: bool = Field(
+        default=True, description="Set x-max-priority; turn off for quorum queues before RabbitMQ 4.3."
+    )
+    max_length: PositiveInt = Field(
+        default=100_000, description="Messages a queue holds before it refuses; the last backstop."
+    )
+    connect_timeout: Duration = Field(default=timedelta(seconds=3), description="Longest time to connect.")
+    confirm_timeout: Duration = Field(
+        default=timedelta(seconds=5), description="Longest wait for the broker's confirms of one window."
+    )
+    heartbeat: Duration = Field(default=timedelta(seconds=10), description="AMQP heartbeat interval.")
+
+
+class RelaySettings(Group):
+    window: PositiveInt = Field(default=256, description="Jobs published before confirms are awaited.")
+    horizon: Duration = Field(
+        default=timedelta(milliseconds=250),
+        description="Work released ahead of the workers, at the measured rate; never less than their slots.",
+    )
+    idle_depth: PositiveInt = Field(
+        default=32, description="Jobs released per model and class while no worker is known."
+    )
+    poll: Duration = Field(
+        default=timedelta(seconds=1), description="Looks for work this often even when nothing wakes it."
+    )
+
+
+class ClassWeights(Group):
+    """Shares of the classes, by token cost, while all of them have work."""
+
+    premium: PositiveInt = Field(default=8, description="Weight of premium jobs.")
+    standard: PositiveInt = Field(default=3, description="Weight of standard jobs.")
+    bulk: PositiveInt = Field(default=1, description="Weight of bulk jobs.")
+
+
+class ClassAgeing(Group):
+    """A job that waited this long goes first in its class, and its class gets its whole weight."""
+
+    premium: Duration = Field(default=timedelta(minutes=1), description="Ageing bound of premium jobs.")
+    standard: Duration = Field(default=timedelta(minutes=5), description="Ageing bound of standard jobs.")
+    bulk: Duration = Field(default=timedelta(minutes=30), description="Ageing bound of bulk jobs.")
+
+
+class OrderSettings(Group):
+    weights: ClassWeights = ClassWeights()
+    reserved_premium: float = Field(
+        default=0.125, ge=0, lt=1, description="Part of a worker's slots that only premium may take."
+    )
+    ageing: ClassAgeing = ClassAgeing()
+    tenant_quantum: PositiveInt = Field(
+        default=4096, description="Tokens one tenant may be ahead of another before the other goes first."
+    )
+    tenant_half_life: Duration = Field(
+        default=timedelta(minutes=1), description="After this time, half of what a tenant used is forgiven."
+    )
+    deadline_slack: Duration = Field(
+        default=timedelta(seconds=10), description="A deadline nearer than this goes before the others."
+    )
+
+
+class WorkerSettings(Group):
+    models: tuple[str, ...] = Field(default=(), description="Served names to run; empty means all.")
+    prefetch_multiplier: PositiveInt = Field(
+        default=4, description="Messages held per slot and class: the dispatch window."
+    )
+    lease: Duration = Field(
+        default=timedelta(seconds=12), description="A job whose lease ran out goes back to the queue."
+    )
+    heartbeat: Duration = Field(
+        default=timedelta(seconds=3), description="How often a worker extends all its leases."
+    )
+    engine_stall: Duration = Field(
+        default=timedelta(seconds=30), description="An engine without any progress for this long is hung."
+    )
+    job_stall: Duration = Field(
+        default=timedelta(seconds=120),
+        description="A job without a token for this long is stopped; long prompts get more.",
+    )
+    grace: Duration = Field(
+        default=timedelta(seconds=30), description="SIGTERM: running jobs may finish for this long."
+    )
+    max_attempts: PositiveInt = Field(default=3, description="Attempts before a job fails for good.")
+    metrics_flush: Duration = Field(
+        default=timedelta(milliseconds=15), description="How long tokens gather before they go to Redis."
+    )
+
+
+class UpkeepSettings(Group):
+    reap_every: Duration = Field(default=timedelta(seconds=2), description="Look for expired leases.")
+    reconcile_after: Duration = Field(
+        default=timedelta(seconds=30),
+        description="A released job that nobody claimed for this long is looked up in the broker.",
+    )
+    retention: Duration = Field(
+        default=timedelta(days=7), description="How long finished jobs are kept when nobody asked otherwise."
+    )
+    retention_chunk: PositiveInt = Field(default=500, description="Jobs deleted in one transaction.")
+
+
+class ApiSettings(Group):
+    host: str = Field(default="127.0.0.1", description="Address to listen on.")
+    port: int = Field(default=8000, ge=0, le=65535, description="Port to listen on.")
+    max_body: PositiveInt = Field(default=1_048_576, description="Largest request body, in bytes.")
+    max_queued: PositiveInt = Field(
+        default=5_000_000, description="Jobs that may wait in all; more get 503 with Retry-After."
+    )
+    pepper: SecretStr = Field(
+        default=SecretStr("development-pepper"),
+        description="Mixed into every hashed API key; keep it out of the database. Change it in production.",
+    )
+    public_url: str = Field(default="", description="Prefix of the links in answers; empty: the request's.")
+    key_cache: Duration = Field(
+        default=timedelta(seconds=5), description="How long a verified key is not looked up again."
+    )
+    drain: Duration = Field(default=timedelta(seconds=20), description="SIGTERM: requests may finish.")
+
+
+class FlowerSettings(Group):
+    python: Path = Field(
+        default=Path(".venv-flower/bin/python"), description="Interpreter of the environment with Flower."
+    )
+    host: str = Field(default="127.0.0.1", description="Address that Flower listens on.")
+    port: int = Field(default=5555, ge=1, le=65535, description="Port that Flower listens on.")
+    user: str = Field(default="penstock", description="Name for Flower's basic authentication.")
+    password: SecretStr = Field(
+        default=SecretStr(""), description="Password for Flower; it does not start without one."
+    )
+    broker_api: SecretStr = Field(
+        default=SecretStr("http://guest:guest@127.0.0.1:15672/api/"),
+        description="RabbitMQ's management API, for queue depths.",
+    )
+
+
+class LogSettings(Group):
+    level: str = Field(default="info", pattern=r"^(debug|info|warning|error)$", description="Least level.")
+    format: str = Field(
+        default="auto",
+        pattern=r"^(auto|json|console)$",
+        description="auto: console on a terminal, else JSON.",
+    )
+
+
+class Settings(BaseSettings):
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, env_nested_delimiter="__", frozen=True, extra="forbid"
+    )
+
+    catalogue: Path = Field(default=Path("models.toml"), description="The catalogue of served models.")
+    database: DatabaseSettings = DatabaseSettings()
+    redis: RedisSettings = RedisSettings()
+    broker: BrokerSettings = BrokerSettings()
+    relay: RelaySettings = RelaySettings()
+    order: OrderSettings = OrderSettings()
+    worker: WorkerSettings = WorkerSettings()
+    upkeep: UpkeepSettings = UpkeepSettings()
+    api: ApiSettings = ApiSettings()
+    flower: FlowerSettings = FlowerSettings()
+    log: LogSettings = LogSettings()
+    bootstrap_key: SecretStr | None = Field(
+        default=None, description="The development key that `penstock up` creates; unset: a random one."
+    )
+    url: str = Field(default="http://127.0.0.1:8000", description="Where the command line finds the API.")
+    key: SecretStr | None = Field(default=None, description="API key that the command line sends.")
+
+
+def load_settings(environment: Mapping[str, str] | None = None, **overrides: object) -> Settings:
+    """Settings from the environment; `overrides` win. Raises `ConfigurationMistake`."""
+    refuse_unknown_names(os.environ if environment is None else environment)
+    try:
+        return Settings(**overrides)  # type: ignore[arg-type]
+    except ValidationError as error:
+        raise ConfigurationMistake(_explain(error)) from error
+
+
+def refuse_unknown_names(environment: Mapping[str, str]) -> None:
+    """A misspelt name would silently mean the default, so it stops the start."""
+    known = set(setting_names())
+    for name in sorted(environment):
+        if name.upper().startswith(PREFIX) and name.upper() not in known:
+            nearest = difflib.get_close_matches(name.upper(), known, n=1, cutoff=0)
+            hint = f"; did you mean {nearest[0]}?" if nearest else ""
+            raise ConfigurationMistake(f"unknown setting {name}{hint}")
+
+
+def setting_names(group: type[BaseModel] = Settings, prefix: str = PREFIX) -> Iterator[str]:
+    """Every environment name, groups included (a group may be given whole, as JSON)."""
+    for name, field in group.model_fields.items():
+        yield f"{prefix}{name.upper()}"
+        inner = field.annotation
+        if isinstance(inner, type) and issubclass(inner, Group):
+            yield from setting_names(inner, f"{prefix}{name.upper()}__")
+
+
+def _explain(error: ValidationError) -> str:
+    lines = []
+    for problem in error.errors(include_url=False, include_input=False):
+        name = PREFIX + "__".join(str(part) for part in problem["loc"]).upper()
+        lines.append(f"{name}: {problem['msg']}")
+    return "; ".join(lines)

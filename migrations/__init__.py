@@ -1,0 +1,1 @@
+"""Schema changes, applied by `penstock migrate`: expand first, contract a release later."""

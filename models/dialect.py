@@ -1,0 +1,323 @@
+"""The few differences between PostgreSQL and SQLite, and the connection to either."""
+
+import asyncio
+import threading
+from collections import defaultdict
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+import asyncpg
+import orjson
+import structlog
+from sqlalchemy import (
+    BigInteger,
+    DateTime,
+    Dialect,
+    Select,
+    Table,
+    event,
+    exc,
+    insert,
+    types,
+)
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.engine import make_url
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.elements import ColumnElement
+from sqlalchemy.types import TypeEngine
+
+from core.errors import StoreUnavailable
+from core.settings import DatabaseSettings
+
+logger = structlog.stdlib.get_logger(__name__)
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND: Final = timedelta(microseconds=1)
+
+_JSON: Final[dict[str, Any]] = {
+    "json_serializer": lambda value: orjson.dumps(value).decode(),
+    "json_deserializer": orjson.loads,
+}
+
+# JSONB compares and indexes; SQLite keeps text.
+Json = types.JSON().with_variant(postgresql.JSONB(), "postgresql")
+
+
+class UtcDateTime(types.TypeDecorator[datetime]):
+    """An instant: timestamptz on PostgreSQL, microseconds since 1970 on SQLite, which has no zones."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        if dialect.name == "sqlite":
+            return dialect.type_descriptor(BigInteger())
+        return dialect.type_descriptor(DateTime(timezone=True))
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> Any:
+        if value is None or dialect.name != "sqlite":
+            return value
+        return (value - _EPOCH) // _MICROSECOND
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
+        if isinstance(value, int) and dialect.name == "sqlite":
+            return _EPOCH + value * _MICROSECOND
+        instant: datetime | None = value
+        return instant
+
+
+class Now(ColumnElement[datetime]):
+    """The database's clock plus `offset`, so that leases do not depend on the workers' clocks."""
+
+    type = UtcDateTime()
+    inherit_cache = False
+
+    def __init__(self, offset: timedelta = timedelta()) -> None:
+        self.offset = offset
+
+
+@compiles(Now, "postgresql")
+def _now_postgresql(element: Now, _compiler: object, **_: object) -> str:
+    if not element.offset:
+        return "now()"
+    return f"(now() + interval '{element.offset // _MICROSECOND} microseconds')"
+
+
+@compiles(Now, "sqlite")
+def _now_sqlite(element: Now, _compiler: object, **_: object) -> str:
+    # unixepoch('subsec') needs SQLite 3.42; julianday has microseconds enough since 3.0.
+    micros = "CAST((julianday('now') - 2440587.5) * 86400000000 AS INTEGER)"
+    return f"({micros} + {element.offset // _MICROSECOND})"
+
+
+def skip_locked(statement: Select[Any]) -> Select[Any]:
+    """Rows that another process holds are passed over. SQLite has one writer and ignores it."""
+    return statement.with_for_update(skip_locked=True)
+
+
+class Database:
+    """One pool of connections. `begin()` for a write transaction, `read()` for a look."""
+
+    def __init__(self, engine: AsyncEngine, wakeups: "Wakeups") -> None:
+        self.engine = engine
+        self.wakeups = wakeups
+
+    @property
+    def is_sqlite(self) -> bool:
+        return self.engine.dialect.name == "sqlite"
+
+    @asynccontextmanager
+    async def begin(self) -> AsyncIterator[AsyncConnection]:
+        """Commits at the end, rolls back on an error; raises `StoreUnavailable` when out of reach."""
+        async with _translated(), self.engine.begin() as connection:
+            yield connection
+
+    @asynccontextmanager
+    async def read(self) -> AsyncIterator[AsyncConnection]:
+        async with _translated(), self.engine.connect() as connection:
+            yield await connection.execution_options(penstock_read_only=True)
+
+    def insert(self, table: Table) -> "postgresql.Insert | sqlite.Insert":
+        """An INSERT that knows ON CONFLICT, in this database's words."""
+        return sqlite.insert(table) if self.is_sqlite else postgresql.insert(table)
+
+    async def close(self) -> None:
+        await self.wakeups.close()
+        await self.engine.dispose()
+
+
+@asynccontextmanager
+async def _translated() -> AsyncIterator[None]:
+    try:
+        yield
+    except (exc.InterfaceError, exc.OperationalError, OSError, TimeoutError) as error:
+        raise StoreUnavailable("the database cannot be reached") from error
+    except exc.DBAPIError as error:
+        if error.connection_invalidated:
+            raise StoreUnavailable("the database connection was lost") from error
+        raise
+
+
+def open_database(settings: DatabaseSettings, *, namespace: str = "penstock") -> Database:
+    """Connects at the first use, with explicit connect and command timeouts."""
+    url = make_url(settings.url)
+    if url.get_backend_name() == "sqlite":
+        engine = create_async_engine(
+            url, connect_args={"timeout": settings.command_timeout.total_seconds()}, **_JSON
+        )
+        _prepare_sqlite(engine)
+        return Database(engine, LocalWakeups(url.database or ""))
+    engine = create_async_engine(
+        url,
+        pool_size=settings.pool_size,
+        max_overflow=0,
+        pool_timeout=settings.command_timeout.total_seconds(),
+        pool_pre_ping=False,
+        pool_recycle=1800,
+        **_JSON,
+        connect_args={
+            "timeout": settings.connect_timeout.total_seconds(),
+            "command_timeout": settings.command_timeout.total_seconds(),
+            "server_settings": {"application_name": namespace},
+        },
+    )
+    dsn = url.set(drivername="postgresql").render_as_string(hide_password=False)
+    return Database(engine, PostgresWakeups(dsn, namespace, settings.connect_timeout))
+
+
+def _prepare_sqlite(engine: AsyncEngine) -> None:
+    @event.listens_for(engine.sync_engine, "connect")
+    def _pragmas(connection: Any, _record: object) -> None:
+        connection.isolation_level = None
+        cursor = connection.cursor()
+        for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON", "temp_store=MEMORY"):
+            cursor.execute(f"PRAGMA {pragma}")
+        cursor.close()
+
+    @event.listens_for(engine.sync_engine, "begin")
+    def _begin(connection: Any) -> None:
+        # A deferred transaction that turns into a writer fails with SQLITE_BUSY_SNAPSHOT; take the lock now.
+        read_only = connection.get_execution_options().get("penstock_read_only")
+        connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
+
+
+async def copy_rows(connection: AsyncConnection, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Many rows at once: COPY on PostgreSQL, one executemany on SQLite. Missing keys take the default."""
+    if not rows:
+        return
+    if connection.dialect.name == "sqlite":
+        await connection.execute(insert(table), list(rows))
+        return
+    columns = [column for column in table.columns if column.name in rows[0]]
+    dialect = connection.dialect
+    encoders = [column.type.bind_processor(dialect) for column in columns]
+    records = [
+        tuple(
+            encode(row[column.name]) if encode else row[column.name]
+            for column, encode in zip(columns, encoders, strict=True)
+        )
+        for row in rows
+    ]
+    raw = await connection.get_raw_connection()
+    driver: asyncpg.Connection = raw.driver_connection
+    await driver.copy_records_to_table(table.name, records=records, columns=[c.name for c in columns])
+
+
+class Wakeups:
+    """A bell between processes: no payload, no promise; the listener also looks once in a while."""
+
+    async def ring(self, bell: str) -> None:
+        raise NotImplementedError
+
+    async def wait(self, bell: str, within: timedelta) -> bool:
+        """True when rung since the last wait; False when none rang `within` that time."""
+        raise NotImplementedError
+
+    async def close(self) -> None:
+        raise NotImplementedError
+
+
+class _Bells:
+    """Events of one process, rung from any thread, waited for on any loop."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._events: defaultdict[str, dict[asyncio.AbstractEventLoop, asyncio.Event]] = defaultdict(dict)
+
+    def event(self, bell: str) -> asyncio.Event:
+        loop = asyncio.get_running_loop()
+        with self._lock:
+            return self._events[bell].setdefault(loop, asyncio.Event())
+
+    def ring(self, bell: str) -> None:
+        with self._lock:
+            listeners = list(self._events[bell].items())
+        for loop, listener in listeners:
+            with suppress(RuntimeError):  # the loop is closed
+                loop.call_soon_threadsafe(listener.set)
+
+
+async def _wait(listener: asyncio.Event, within: timedelta) -> bool:
+    try:
+        async with asyncio.timeout(within.total_seconds()):
+            await listener.wait()
+    except TimeoutError:
+        return False
+    listener.clear()
+    return True
+
+
+class LocalWakeups(Wakeups):
+    """One process, so one table of bells per database file."""
+
+    _tables: Final[dict[str, _Bells]] = {}
+
+    def __init__(self, key: str) -> None:
+        self._bells = self._tables.setdefault(key, _Bells())
+
+    async def ring(self, bell: str) -> None:
+        self._bells.ring(bell)
+
+    async def wait(self, bell: str, within: timedelta) -> bool:
+        return await _wait(self._bells.event(bell), within)
+
+    async def close(self) -> None:
+        return
+
+
+class PostgresWakeups(Wakeups):
+    """LISTEN/NOTIFY on a connection of its own.
+
+    NOTIFY is sent outside the transaction that it announces: inside, it serialises the commits of all
+    notifying transactions (PostgreSQL takes one global lock for them).
+    """
+
+    def __init__(self, dsn: str, namespace: str, connect_timeout: timedelta) -> None:
+        self._dsn = dsn
+        self._prefix = namespace.replace(".", "_").replace("-", "_")
+        self._timeout = connect_timeout.total_seconds()
+        self._bells = _Bells()
+        self._connection: asyncpg.Connection | None = None
+        self._listening: set[str] = set()
+        self._lock = asyncio.Lock()
+
+    async def ring(self, bell: str) -> None:
+        try:
+            connection = await self._connect()
+            await connection.execute(f'NOTIFY "{self._channel(bell)}"', timeout=self._timeout)
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError):
+            # The listener's own timer covers a lost ring.
+            logger.debug("wakeup_lost", bell=bell)
+
+    async def wait(self, bell: str, within: timedelta) -> bool:
+        listener = self._bells.event(bell)
+        try:
+            await self._listen(bell)
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError):
+            logger.debug("wakeup_unavailable", bell=bell)
+        return await _wait(listener, within)
+
+    async def _connect(self) -> asyncpg.Connection:
+        async with self._lock:
+            if self._connection is None or self._connection.is_closed():
+                self._listening.clear()
+                self._connection = await asyncpg.connect(
+                    self._dsn, timeout=self._timeout, command_timeout=self._timeout
+                )
+            return self._connection
+
+    async def _listen(self, bell: str) -> None:
+        connection = await self._connect()
+        if bell not in self._listening:
+            await connection.add_listener(self._channel(bell), lambda *_: self._bells.ring(bell))
+            self._listening.add(bell)
+
+    def _channel(self, bell: str) -> str:
+        return f"{self._prefix}_{bell}"
+
+    async def close(self) -> None:
+        if self._connection is not None and not self._connection.is_closed():
+            await self._connection.close(timeout=1)

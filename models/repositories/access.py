@@ -1,0 +1,103 @@
+"""Tenants and their API keys."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+from sqlalchemy import Table, insert, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from models.dialect import Now
+from models.tables import ApiKey, Tenant
+
+_tenants: Final[Table] = Tenant.__table__  # type: ignore[assignment]
+_keys: Final[Table] = ApiKey.__table__  # type: ignore[assignment]
+
+
+@dataclass(frozen=True, slots=True)
+class TenantRow:
+    id: str
+    name: str
+    created_at: datetime
+    disabled_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRow:
+    """An API key; `secret_hash` is keyed with the pepper, and nothing else of the secret is kept."""
+
+    id: str
+    tenant_id: str
+    name: str
+    secret_hash: str
+    scopes: list[str]
+    max_class: str
+    created_at: datetime
+    expires_at: datetime | None = None
+    revoked_at: datetime | None = None
+
+
+async def add_tenant(connection: AsyncConnection, tenant: TenantRow) -> None:
+    await connection.execute(insert(_tenants).values(**_columns(tenant)))
+
+
+async def tenants(connection: AsyncConnection) -> list[TenantRow]:
+    rows = await connection.execute(select(_tenants).order_by(_tenants.c.name))
+    return [TenantRow(*row) for row in rows]
+
+
+async def find_tenant(connection: AsyncConnection, name_or_id: str) -> TenantRow | None:
+    statement = select(_tenants).where((_tenants.c.name == name_or_id) | (_tenants.c.id == name_or_id))
+    row = (await connection.execute(statement)).one_or_none()
+    return TenantRow(*row) if row else None
+
+
+async def set_tenant_disabled(connection: AsyncConnection, tenant_id: str, *, disabled: bool) -> bool:
+    changed = await connection.execute(
+        update(_tenants).where(_tenants.c.id == tenant_id).values(disabled_at=Now() if disabled else None)
+    )
+    return bool(changed.rowcount)
+
+
+async def add_key(connection: AsyncConnection, key: KeyRow) -> None:
+    await connection.execute(insert(_keys).values(**_columns(key)))
+
+
+async def keys(connection: AsyncConnection, tenant_id: str | None = None) -> list[KeyRow]:
+    statement = select(_keys).order_by(_keys.c.created_at)
+    if tenant_id is not None:
+        statement = statement.where(_keys.c.tenant_id == tenant_id)
+    return [KeyRow(*row) for row in await connection.execute(statement)]
+
+
+async def find_key(connection: AsyncConnection, key_id: str) -> KeyRow | None:
+    """The key, unless it was revoked, has expired, or its tenant is disabled."""
+    statement = (
+        select(_keys)
+        .join(_tenants, _tenants.c.id == _keys.c.tenant_id)
+        .where(
+            _keys.c.id == key_id,
+            _keys.c.revoked_at.is_(None),
+            _keys.c.expires_at.is_(None) | (_keys.c.expires_at > Now()),
+            _tenants.c.disabled_at.is_(None),
+        )
+    )
+    row = (await connection.execute(statement)).one_or_none()
+    return KeyRow(*row) if row else None
+
+
+async def revoke_key(connection: AsyncConnection, key_id: str) -> bool:
+    changed = await connection.execute(
+        update(_keys).where(_keys.c.id == key_id, _keys.c.revoked_at.is_(None)).values(revoked_at=Now())
+    )
+    return bool(changed.rowcount)
+
+
+async def expire_key(connection: AsyncConnection, key_id: str, at: datetime) -> bool:
+    """Rotation: the old key stays good until `at`, beside the new one."""
+    changed = await connection.execute(update(_keys).where(_keys.c.id == key_id).values(expires_at=at))
+    return bool(changed.rowcount)
+
+
+def _columns(row: Any) -> dict[str, Any]:
+    return {name: getattr(row, name) for name in row.__slots__}

@@ -1,0 +1,279 @@
+"""Claims, leases and the end of jobs: the statements that make a job run once for all to see."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from sqlalchemy import Table, case, delete, func, insert, literal, null, select, tuple_, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from models.dialect import Database, Now, skip_locked
+from models.lifecycle import Status, sources
+from models.repositories import outbox
+from models.tables import Job, Lease, Outbox, Payload, Result
+from models.views import JobView
+
+_jobs: Final[Table] = Job.__table__  # type: ignore[assignment]
+_payloads: Final[Table] = Payload.__table__  # type: ignore[assignment]
+_results: Final[Table] = Result.__table__  # type: ignore[assignment]
+_leases: Final[Table] = Lease.__table__  # type: ignore[assignment]
+_outbox: Final[Table] = Outbox.__table__  # type: ignore[assignment]
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A job that this worker now runs. `view.attempt` is the fencing token."""
+
+    view: JobView
+    request: dict[str, Any]
+    result_ttl: timedelta | None
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How an attempt ended: one terminal status, and what the job's readers are told."""
+
+    job_id: str
+    attempt: int
+    status: Status
+    expires_at: datetime
+    output: dict[str, Any] | None = None
+    usage: dict[str, Any] | None = None
+    timings: dict[str, Any] | None = None
+    error: dict[str, Any] | None = None
+
+
+async def claim(
+    connection: AsyncConnection, wanted: Sequence[tuple[str, int]], *, worker: str, lease: timedelta
+) -> list[Claim]:
+    """Takes the `(job id, generation)` pairs that are still queued and in time, under a new lease.
+
+    What is missing from the answer was cancelled, expired, claimed before or re-released: drop it.
+    """
+    in_time = (_jobs.c.deadline.is_(None) | (_jobs.c.deadline > Now())) & (
+        _jobs.c.queue_deadline.is_(None) | (_jobs.c.queue_deadline > Now())
+    )
+    claimed = await connection.execute(
+        update(_jobs)
+        .where(
+            tuple_(_jobs.c.id, _jobs.c.generation).in_(wanted),
+            _jobs.c.status == Status.QUEUED.value,
+            in_time,
+        )
+        .values(
+            status=Status.RUNNING.value,
+            version=_jobs.c.version + 1,
+            attempt=_jobs.c.attempt + 1,
+            started_at=func.coalesce(_jobs.c.started_at, Now()),
+            worker=worker,
+        )
+        .returning(*_jobs.c)
+    )
+    rows = {row.id: row for row in claimed}
+    if not rows:
+        return []
+    await connection.execute(
+        insert(_leases).from_select(
+            ["job_id", "attempt", "worker", "expires_at", "cancel_requested"],
+            select(_jobs.c.id, _jobs.c.attempt, literal(worker), Now(lease), literal(False)).where(
+                _jobs.c.id.in_(list(rows))
+            ),
+        )
+    )
+    await outbox.remove(connection, list(rows))
+    payloads = await connection.execute(select(_payloads).where(_payloads.c.job_id.in_(list(rows))))
+    return [_to_claim(rows[payload.job_id], payload) for payload in payloads]
+
+
+def _to_claim(row: Any, payload: Any) -> Claim:
+    view = JobView(
+        id=row.id,
+        tenant_id=row.tenant_id,
+        model=row.model,
+        service_class=row.service_class,
+        priority=row.priority,
+        status=Status(row.status),
+        version=row.version,
+        created_at=row.created_at,
+        generation=row.generation,
+        attempt=row.attempt,
+        excused=row.excused,
+        started_at=row.started_at,
+        deadline=row.deadline,
+        worker=row.worker,
+        batch_id=row.batch_id,
+        retry_of=row.retry_of,
+        metadata=payload.metadata,
+        tags=payload.tags,
+    )
+    ttl = None if payload.result_ttl is None else timedelta(seconds=payload.result_ttl)
+    return Claim(view, payload.request, ttl)
+
+
+async def settle(connection: AsyncConnection, endings: Sequence[Ending]) -> dict[str, tuple[int, datetime]]:
+    """Records each ending whose attempt still owns its job: id → (version, finished_at).
+
+    An id that is missing was fenced off: somebody else owns the job, and the ending must be discarded.
+    """
+    by_status: defaultdict[Status, list[Ending]] = defaultdict(list)
+    for ending in endings:
+        by_status[ending.status].append(ending)
+    settled: dict[str, tuple[int, datetime]] = {}
+    # One order of locks for all workers.
+    for status in sorted(by_status):
+        settled |= await _move(connection, status, sorted(by_status[status], key=lambda e: e.job_id))
+    won = [ending for ending in endings if ending.job_id in settled]
+    if won:
+        await connection.execute(insert(_results), [_result_row(ending) for ending in won])
+        await connection.execute(
+            delete(_leases).where(
+                tuple_(_leases.c.job_id, _leases.c.attempt).in_([(e.job_id, e.attempt) for e in won])
+            )
+        )
+    return settled
+
+
+async def _move(
+    connection: AsyncConnection, status: Status, endings: Sequence[Ending]
+) -> dict[str, tuple[int, datetime]]:
+    # QUEUED is no source here: an attempt ends what runs, and an unclaimed job has no attempt.
+    allowed = [source.value for source in sources(status) if source is not Status.QUEUED]
+    moved = await connection.execute(
+        update(_jobs)
+        .where(
+            tuple_(_jobs.c.id, _jobs.c.attempt).in_([(e.job_id, e.attempt) for e in endings]),
+            _jobs.c.status.in_(allowed),
+        )
+        .values(status=status.value, version=_jobs.c.version + 1, finished_at=Now())
+        .returning(_jobs.c.id, _jobs.c.version, _jobs.c.finished_at)
+    )
+    return {row.id: (row.version, row.finished_at) for row in moved}
+
+
+def _result_row(ending: Ending) -> dict[str, Any]:
+    return {
+        "job_id": ending.job_id,
+        "attempt": ending.attempt,
+        "output": ending.output,
+        "usage": ending.usage,
+        "timings": ending.timings,
+        "error": ending.error,
+        "expires_at": ending.expires_at,
+    }
+
+
+async def give_back(
+    database: Database,
+    connection: AsyncConnection,
+    attempts: Sequence[tuple[str, int]],
+    *,
+    excused: bool,
+    delay: timedelta = timedelta(),
+) -> list[str]:
+    """Running `(job id, attempt)` pairs wait again under a new generation; the ids that did.
+
+    `excused` does not count the attempt: the worker drains, or never handed the job to its engine.
+    """
+    returned = await connection.execute(
+        update(_jobs)
+        .where(tuple_(_jobs.c.id, _jobs.c.attempt).in_(attempts), _jobs.c.status == Status.RUNNING.value)
+        .values(
+            status=Status.QUEUED.value,
+            version=_jobs.c.version + 1,
+            generation=_jobs.c.generation + 1,
+            excused=_jobs.c.excused + (1 if excused else 0),
+        )
+        .returning(_jobs.c.id)
+    )
+    ids = [row.id for row in returned]
+    if ids:
+        await put_in_outbox(database, connection, ids, delay=delay)
+        await connection.execute(
+            delete(_leases).where(tuple_(_leases.c.job_id, _leases.c.attempt).in_(attempts))
+        )
+    return ids
+
+
+async def put_in_outbox(
+    database: Database, connection: AsyncConnection, job_ids: Sequence[str], *, delay: timedelta = timedelta()
+) -> None:
+    """Queued jobs wait for the relay, as their rows in `jobs` now stand."""
+    columns = _outbox.c
+    due = Now(delay) if delay else _jobs.c.not_before
+    scheduled = due > Now()
+    fresh = select(
+        _jobs.c.id,
+        _jobs.c.generation,
+        case((scheduled, "scheduled"), else_="waiting"),
+        _jobs.c.model + outbox.SEPARATOR + _jobs.c.service_class + outbox.SEPARATOR + _jobs.c.tenant_id,
+        _jobs.c.model,
+        _jobs.c.service_class,
+        _jobs.c.tenant_id,
+        9 - _jobs.c.priority,
+        _jobs.c.cost,
+        _jobs.c.prefix,
+        _jobs.c.prefix_tokens,
+        _jobs.c.created_at,
+        _jobs.c.deadline,
+        case(
+            (_jobs.c.deadline < _jobs.c.queue_deadline, _jobs.c.deadline),
+            else_=func.coalesce(_jobs.c.queue_deadline, _jobs.c.deadline),
+        ),
+        case((scheduled, due), else_=null()),
+        null(),
+    ).where(_jobs.c.id.in_(job_ids))
+    statement = database.insert(_outbox).from_select([column.name for column in columns], fresh)
+    new = statement.excluded
+    await connection.execute(
+        statement.on_conflict_do_update(
+            index_elements=["job_id"],
+            set_={column.name: new[column.name] for column in columns if column.name != "job_id"},
+        )
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class HeldLease:
+    job_id: str
+    attempt: int
+    cancel_requested: bool
+
+
+async def extend_leases(connection: AsyncConnection, *, worker: str, lease: timedelta) -> list[HeldLease]:
+    """All of a worker's leases in one statement. What is missing was lost; what is flagged was cancelled."""
+    rows = await connection.execute(
+        update(_leases)
+        .where(_leases.c.worker == worker)
+        .values(expires_at=Now(lease))
+        .returning(_leases.c.job_id, _leases.c.attempt, _leases.c.cancel_requested)
+    )
+    return [HeldLease(row.job_id, row.attempt, row.cancel_requested) for row in rows]
+
+
+@dataclass(frozen=True, slots=True)
+class LostLease:
+    job_id: str
+    attempt: int
+    excused: int
+    status: Status
+    worker: str
+
+
+async def expired_leases(connection: AsyncConnection, *, limit: int) -> list[LostLease]:
+    """Leases that ran out, locked for the reaper; two reapers never see the same one."""
+    statement = skip_locked(
+        select(_leases.c.job_id, _leases.c.attempt, _leases.c.worker)
+        .where(_leases.c.expires_at <= Now())
+        .order_by(_leases.c.job_id)
+        .limit(limit)
+    )
+    leases = {row.job_id: row for row in await connection.execute(statement)}
+    rows = await connection.execute(
+        select(_jobs.c.id, _jobs.c.excused, _jobs.c.status).where(_jobs.c.id.in_(list(leases)))
+    )
+    return [
+        LostLease(row.id, leases[row.id].attempt, row.excused, Status(row.status), leases[row.id].worker)
+        for row in rows
+    ]

@@ -1,0 +1,65 @@
+"""The workers that are alive, by their own heartbeats."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+
+from sqlalchemy import Table, delete, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from models.dialect import Database, Now
+from models.tables import Worker
+
+_workers: Final[Table] = Worker.__table__  # type: ignore[assignment]
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerRow:
+    """`slots` maps a served name to the jobs that this worker runs of it at once."""
+
+    name: str
+    slots: dict[str, int]
+    state: str
+    detail: str
+    started_at: datetime
+    seen_at: datetime
+
+
+async def report(
+    database: Database,
+    connection: AsyncConnection,
+    *,
+    name: str,
+    slots: dict[str, int],
+    state: str,
+    detail: str = "",
+) -> None:
+    """A heartbeat: one upsert."""
+    statement = database.insert(_workers).values(
+        name=name, slots=slots, state=state, detail=detail, started_at=Now(), seen_at=Now()
+    )
+    new = statement.excluded
+    await connection.execute(
+        statement.on_conflict_do_update(
+            index_elements=["name"],
+            set_={
+                "slots": new.slots,
+                "state": new.state,
+                "detail": new.detail,
+                "seen_at": new.seen_at,
+            },
+        )
+    )
+
+
+async def alive(connection: AsyncConnection, *, within: timedelta) -> list[WorkerRow]:
+    statement = select(_workers).where(_workers.c.seen_at > Now(-within)).order_by(_workers.c.name)
+    return [WorkerRow(*row) for row in await connection.execute(statement)]
+
+
+async def sign_off(connection: AsyncConnection, name: str) -> None:
+    await connection.execute(delete(_workers).where(_workers.c.name == name))
+
+
+async def forget_silent(connection: AsyncConnection, *, after: timedelta) -> None:
+    await connection.execute(delete(_workers).where(_workers.c.seen_at <= Now(-after)))

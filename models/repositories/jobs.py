@@ -1,0 +1,283 @@
+"""Reading jobs, and what their owners may change: every statement is scoped to a tenant."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from sqlalchemy import Select, Table, delete, insert, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from models.dialect import Database, Now
+from models.lifecycle import TERMINAL, Status, sources
+from models.repositories import outbox
+from models.repositories.execution import put_in_outbox
+from models.tables import Feedback, Job, JobTag, Lease, Payload, Result
+from models.views import JobView
+
+_jobs: Final[Table] = Job.__table__  # type: ignore[assignment]
+_payloads: Final[Table] = Payload.__table__  # type: ignore[assignment]
+_results: Final[Table] = Result.__table__  # type: ignore[assignment]
+_leases: Final[Table] = Lease.__table__  # type: ignore[assignment]
+_tags: Final[Table] = JobTag.__table__  # type: ignore[assignment]
+_feedback: Final[Table] = Feedback.__table__  # type: ignore[assignment]
+
+_VIEW: Final = [
+    _jobs.c.id,
+    _jobs.c.tenant_id,
+    _jobs.c.model,
+    _jobs.c.service_class,
+    _jobs.c.priority,
+    _jobs.c.status,
+    _jobs.c.version,
+    _jobs.c.created_at,
+    _jobs.c.generation,
+    _jobs.c.attempt,
+    _jobs.c.excused,
+    _jobs.c.started_at,
+    _jobs.c.finished_at,
+    _jobs.c.deadline,
+    _results.c.expires_at,
+    _jobs.c.worker,
+    _jobs.c.batch_id,
+    _jobs.c.retry_of,
+    _results.c.output,
+    _results.c.usage,
+    _results.c.timings,
+    _results.c.error,
+    _payloads.c.metadata,
+    _payloads.c.tags,
+    _payloads.c.erased_at,
+]
+
+
+def _select_view() -> Select[Any]:
+    joined = _jobs.join(_payloads, _payloads.c.job_id == _jobs.c.id).outerjoin(
+        _results, _results.c.job_id == _jobs.c.id
+    )
+    return select(*_VIEW).select_from(joined)
+
+
+def to_view(row: Any) -> JobView:
+    values = dict(row._mapping)  # noqa: SLF001 - SQLAlchemy's public name for a row as a mapping
+    values["status"] = Status(values["status"])
+    return JobView(**values)
+
+
+async def read(connection: AsyncConnection, tenant_id: str, job_id: str) -> JobView | None:
+    statement = _select_view().where(_jobs.c.id == job_id, _jobs.c.tenant_id == tenant_id)
+    row = (await connection.execute(statement)).one_or_none()
+    return to_view(row) if row else None
+
+
+async def read_many(connection: AsyncConnection, tenant_id: str, job_ids: Sequence[str]) -> list[JobView]:
+    """The tenant's own among `job_ids`, in no promised order."""
+    statement = _select_view().where(_jobs.c.id.in_(job_ids), _jobs.c.tenant_id == tenant_id)
+    return [to_view(row) for row in await connection.execute(statement)]
+
+
+async def read_request(connection: AsyncConnection, tenant_id: str, job_id: str) -> dict[str, Any] | None:
+    """What was asked, as it was accepted; None where there is no such job or it was erased."""
+    statement = (
+        select(_payloads.c.request)
+        .join(_jobs, _jobs.c.id == _payloads.c.job_id)
+        .where(_jobs.c.id == job_id, _jobs.c.tenant_id == tenant_id, _payloads.c.erased_at.is_(None))
+    )
+    return (await connection.execute(statement)).scalar_one_or_none()
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """What `GET /v1/jobs` narrows by; None narrows nothing. `after` is the last id of the page before."""
+
+    status: str | None = None
+    model: str | None = None
+    service_class: str | None = None
+    batch_id: str | None = None
+    tag: str | None = None
+    after: str | None = None
+
+
+async def page(
+    connection: AsyncConnection, tenant_id: str, wanted: Filter, *, limit: int
+) -> tuple[list[JobView], bool]:
+    """Newest first, and whether there are more."""
+    statement = _select_view().where(_jobs.c.tenant_id == tenant_id)
+    for column, value in (
+        (_jobs.c.status, wanted.status),
+        (_jobs.c.model, wanted.model),
+        (_jobs.c.service_class, wanted.service_class),
+        (_jobs.c.batch_id, wanted.batch_id),
+    ):
+        if value is not None:
+            statement = statement.where(column == value)
+    if wanted.tag is not None:
+        tagged = select(_tags.c.job_id).where(_tags.c.tenant_id == tenant_id, _tags.c.tag == wanted.tag)
+        statement = statement.where(_jobs.c.id.in_(tagged))
+    if wanted.after is not None:
+        statement = statement.where(_jobs.c.id < wanted.after)
+    rows = (await connection.execute(statement.order_by(_jobs.c.id.desc()).limit(limit + 1))).all()
+    return [to_view(row) for row in rows[:limit]], len(rows) > limit
+
+
+async def find_in_flight(connection: AsyncConnection, tenant_id: str, fingerprint: str) -> str | None:
+    """The newest unfinished job of the tenant that asked exactly this."""
+    statement = (
+        select(_jobs.c.id)
+        .where(
+            _jobs.c.tenant_id == tenant_id,
+            _jobs.c.fingerprint == fingerprint,
+            _jobs.c.status.in_([Status.QUEUED.value, Status.RUNNING.value]),
+        )
+        .order_by(_jobs.c.id.desc())
+        .limit(1)
+    )
+    return (await connection.execute(statement)).scalar_one_or_none()
+
+
+async def cancel(connection: AsyncConnection, tenant_id: str, job_id: str, *, expires_at: datetime) -> bool:
+    """Cancels at once what is queued, asks the worker where it runs. True when that changed something."""
+    mine = (_jobs.c.id == job_id, _jobs.c.tenant_id == tenant_id)
+    queued = await connection.execute(
+        update(_jobs)
+        .where(*mine, _jobs.c.status == Status.QUEUED.value)
+        .values(status=Status.CANCELLED.value, version=_jobs.c.version + 1, finished_at=Now())
+        .returning(_jobs.c.attempt)
+    )
+    row = queued.one_or_none()
+    if row:
+        await connection.execute(
+            insert(_results), [{"job_id": job_id, "attempt": row.attempt, "expires_at": expires_at}]
+        )
+        await outbox.remove(connection, [job_id])
+        return True
+    running = await connection.execute(
+        update(_jobs)
+        .where(*mine, _jobs.c.status == Status.RUNNING.value)
+        .values(status=Status.CANCELLING.value, version=_jobs.c.version + 1)
+    )
+    if running.rowcount:
+        await connection.execute(
+            update(_leases).where(_leases.c.job_id == job_id).values(cancel_requested=True)
+        )
+    return bool(running.rowcount)
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What PATCH changes while a job is queued. `None` keeps; a set flag beside a None value clears."""
+
+    priority: int | None = None
+    deadline: datetime | None = None
+    sets_deadline: bool = False
+    metadata: dict[str, Any] | None = None
+
+
+async def change(
+    database: Database, connection: AsyncConnection, tenant_id: str, job_id: str, wanted: Change
+) -> bool:
+    """False when the job is not queued (any more). A released job is released again as a new generation."""
+    values: dict[str, Any] = {"version": _jobs.c.version + 1}
+    if wanted.priority is not None:
+        values["priority"] = wanted.priority
+    if wanted.sets_deadline:
+        values["deadline"] = wanted.deadline
+    reorders = len(values) > 1
+    if reorders:
+        values["generation"] = _jobs.c.generation + 1
+    changed = await connection.execute(
+        update(_jobs)
+        .where(_jobs.c.id == job_id, _jobs.c.tenant_id == tenant_id, _jobs.c.status == Status.QUEUED.value)
+        .values(**values)
+    )
+    if not changed.rowcount:
+        return False
+    if wanted.metadata is not None:
+        await connection.execute(
+            update(_payloads).where(_payloads.c.job_id == job_id).values(metadata=wanted.metadata)
+        )
+    if reorders:
+        await put_in_outbox(database, connection, [job_id])
+    return True
+
+
+async def erase(connection: AsyncConnection, tenant_id: str, job_id: str) -> bool:
+    """Forgets prompt, answer, metadata and tags of a terminal job; False when it is not terminal."""
+    terminal = select(_jobs.c.id).where(
+        _jobs.c.id == job_id,
+        _jobs.c.tenant_id == tenant_id,
+        _jobs.c.status.in_([status.value for status in TERMINAL]),
+    )
+    erased = await connection.execute(
+        update(_payloads)
+        .where(_payloads.c.job_id.in_(terminal))
+        .values(request={}, metadata={}, tags=[], erased_at=Now())
+    )
+    if erased.rowcount:
+        await connection.execute(delete(_tags).where(_tags.c.job_id == job_id))
+        await connection.execute(update(_results).where(_results.c.job_id == job_id).values(output=None))
+        await connection.execute(
+            update(_jobs).where(_jobs.c.id == job_id).values(version=_jobs.c.version + 1, fingerprint="")
+        )
+    return bool(erased.rowcount)
+
+
+async def give_feedback(
+    database: Database, connection: AsyncConnection, job_id: str, *, score: int, comment: str | None
+) -> None:
+    """The last word counts. The caller has checked that the tenant owns the finished job."""
+    statement = database.insert(_feedback).values(
+        job_id=job_id, score=score, comment=comment, created_at=Now()
+    )
+    new = statement.excluded
+    await connection.execute(
+        statement.on_conflict_do_update(
+            index_elements=["job_id"],
+            set_={"score": new.score, "comment": new.comment, "created_at": new.created_at},
+        )
+    )
+
+
+async def expire(connection: AsyncConnection, *, keep: timedelta, limit: int) -> list[str]:
+    """Queued jobs whose longest wait or deadline has passed, by the database's clock, become `expired`."""
+    late = outbox.late(limit=limit)
+    expired = await connection.execute(
+        update(_jobs)
+        .where(_jobs.c.id.in_(late), _jobs.c.status.in_([s.value for s in sources(Status.EXPIRED)]))
+        .values(status=Status.EXPIRED.value, version=_jobs.c.version + 1, finished_at=Now())
+        .returning(_jobs.c.id, _jobs.c.attempt, _jobs.c.queue_deadline, _jobs.c.deadline)
+    )
+    rows = expired.all()
+    await _record_expiry(connection, rows, keep)
+    return [row.id for row in rows]
+
+
+async def _record_expiry(connection: AsyncConnection, rows: Sequence[Any], keep: timedelta) -> None:
+    if not rows:
+        return
+    now = (await connection.execute(select(Now()))).scalar_one()
+    await connection.execute(
+        insert(_results),
+        [
+            {
+                "job_id": row.id,
+                "attempt": row.attempt,
+                "error": _lateness(row, now),
+                "expires_at": now + keep,
+            }
+            for row in rows
+        ],
+    )
+    await outbox.remove(connection, [row.id for row in rows])
+
+
+def _lateness(row: Any, now: datetime) -> dict[str, str]:
+    if row.queue_deadline is not None and row.queue_deadline <= now:
+        return {"code": "queue_timeout", "message": "the job waited longer than its max_wait_ms"}
+    return {"code": "deadline_exceeded", "message": "the deadline passed before the job started"}
+
+
+async def forget(connection: AsyncConnection, *, limit: int) -> int:
+    """Deletes finished jobs whose time to be kept is over, children with them; the number deleted."""
+    over = select(_results.c.job_id).where(_results.c.expires_at <= Now()).limit(limit)
+    return (await connection.execute(delete(_jobs).where(_jobs.c.id.in_(over)))).rowcount

@@ -1,0 +1,191 @@
+"""The queue that is true: what waits, what was released to the broker, and for whom."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from sqlalchemy import (
+    Select,
+    Table,
+    delete,
+    func,
+    literal,
+    select,
+    tuple_,
+    union_all,
+    update,
+)
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from models.dialect import Now, skip_locked
+from models.tables import Outbox
+from models.views import JobView
+
+_outbox: Final[Table] = Outbox.__table__  # type: ignore[assignment]
+SEPARATOR: Final = "\x1f"
+
+
+def lane(model: str, service_class: str, tenant_id: str) -> str:
+    """Jobs of one lane differ only in priority, prefix and age; lanes can be listed without a scan."""
+    return SEPARATOR.join((model, service_class, tenant_id))
+
+
+def lane_parts(name: str) -> tuple[str, str, str]:
+    model, service_class, tenant_id = name.split(SEPARATOR)
+    return model, service_class, tenant_id
+
+
+@dataclass(frozen=True, slots=True)
+class WaitingRow:
+    """A row that may be released; `rank` is 9 - priority."""
+
+    job_id: str
+    generation: int
+    model: str
+    service_class: str
+    tenant_id: str
+    rank: int
+    cost: int
+    prefix: str | None
+    prefix_tokens: int
+    created_at: datetime
+    deadline: datetime | None
+
+
+_WAITING_COLUMNS: Final = [_outbox.c[name] for name in WaitingRow.__slots__]
+
+
+async def waiting_lanes(connection: AsyncConnection) -> list[str]:
+    """Every lane with something to release: one index probe per lane, however long the lanes are."""
+    waiting = _outbox.c.state == "waiting"
+    first = select(func.min(_outbox.c.lane).label("lane")).where(waiting)
+    lanes = first.cte("lanes", recursive=True)
+    following = (
+        select(func.min(_outbox.c.lane)).where(waiting, _outbox.c.lane > lanes.c.lane).scalar_subquery()
+    )
+    lanes = lanes.union_all(select(following).where(lanes.c.lane.is_not(None)))
+    rows = await connection.execute(select(lanes.c.lane).where(lanes.c.lane.is_not(None)))
+    return [row.lane for row in rows]
+
+
+async def released_counts(connection: AsyncConnection) -> dict[str, int]:
+    """Jobs per lane that were released and not yet claimed; the relay keeps them few."""
+    rows = await connection.execute(
+        select(_outbox.c.lane, func.count().label("jobs"))
+        .where(_outbox.c.state == "released")
+        .group_by(_outbox.c.lane)
+    )
+    return {row.lane: row.jobs for row in rows}
+
+
+async def waiting_counts(connection: AsyncConnection) -> dict[tuple[str, str], tuple[int, int]]:
+    """Jobs and tokens that wait, per model and class, released ones included. Reads the whole index."""
+    rows = await connection.execute(
+        select(
+            _outbox.c.model,
+            _outbox.c.service_class,
+            func.count().label("jobs"),
+            func.sum(_outbox.c.cost).label("tokens"),
+        )
+        .where(_outbox.c.state != "scheduled")
+        .group_by(_outbox.c.model, _outbox.c.service_class)
+    )
+    return {(row.model, row.service_class): (row.jobs, int(row.tokens)) for row in rows}
+
+
+async def count_up_to(connection: AsyncConnection, limit: int) -> int:
+    """Waiting jobs of all kinds, counted no further than `limit`."""
+    some = select(literal(1)).select_from(_outbox).limit(limit).subquery()
+    return (await connection.execute(select(func.count()).select_from(some))).scalar_one()
+
+
+async def candidates(
+    connection: AsyncConnection, lanes: Sequence[tuple[str, int]], *, aged: timedelta | None = None
+) -> list[WaitingRow]:
+    """The best rows of each `(lane, limit)`, best first, locked where the database can.
+
+    Best is highest priority, then first come; with `aged`, rows older than that, oldest first.
+    """
+    parts = [_best_of_lane(name, limit, aged) for name, limit in lanes if limit > 0]
+    if not parts:
+        return []
+    best = union_all(*(select(part.subquery().c.job_id) for part in parts)).subquery()
+    statement = skip_locked(
+        select(*_WAITING_COLUMNS)
+        .where(_outbox.c.job_id.in_(select(best.c.job_id)), _outbox.c.state == "waiting")
+        .order_by(_outbox.c.rank, _outbox.c.created_at, _outbox.c.job_id)
+    )
+    return [WaitingRow(*row) for row in await connection.execute(statement)]
+
+
+def _best_of_lane(name: str, limit: int, aged: timedelta | None) -> Select[Any]:
+    statement = select(_outbox.c.job_id).where(_outbox.c.state == "waiting", _outbox.c.lane == name)
+    if aged is not None:
+        return statement.where(_outbox.c.created_at < Now(-aged)).order_by(_outbox.c.created_at).limit(limit)
+    order = (_outbox.c.rank, _outbox.c.created_at, _outbox.c.job_id)
+    return statement.order_by(*order).limit(limit)
+
+
+async def mark_released(connection: AsyncConnection, rows: Sequence[tuple[str, int]]) -> None:
+    """`rows` are (job id, generation) pairs that the broker confirmed."""
+    if rows:
+        await connection.execute(
+            update(_outbox)
+            .where(tuple_(_outbox.c.job_id, _outbox.c.generation).in_(rows))
+            .values(state="released", released_at=Now())
+        )
+
+
+async def promote_scheduled(connection: AsyncConnection) -> int:
+    """Rows whose time has come begin to wait; the number of them."""
+    result = await connection.execute(
+        update(_outbox)
+        .where(_outbox.c.state == "scheduled", _outbox.c.available_at <= Now())
+        .values(state="waiting", available_at=None)
+    )
+    return result.rowcount
+
+
+async def next_scheduled(connection: AsyncConnection) -> datetime | None:
+    statement = select(func.min(_outbox.c.available_at)).where(_outbox.c.state == "scheduled")
+    earliest: datetime | None = (await connection.execute(statement)).scalar_one_or_none()
+    return earliest
+
+
+def late(*, limit: int) -> Select[Any]:
+    """The ids of jobs that may not start any more: their longest wait or their deadline has passed."""
+    return select(_outbox.c.job_id).where(_outbox.c.expires_at <= Now()).limit(limit)
+
+
+async def take_back(connection: AsyncConnection, *, released_for: timedelta) -> int:
+    """Released rows that nobody claimed for so long are waiting again; the number of them."""
+    result = await connection.execute(
+        update(_outbox)
+        .where(_outbox.c.state == "released", _outbox.c.released_at <= Now(-released_for))
+        .values(state="waiting", released_at=None)
+    )
+    return result.rowcount
+
+
+async def remove(connection: AsyncConnection, job_ids: Sequence[str]) -> None:
+    if job_ids:
+        await connection.execute(delete(_outbox).where(_outbox.c.job_id.in_(job_ids)))
+
+
+async def position(connection: AsyncConnection, job: JobView, *, limit: int) -> int | None:
+    """How many of the same model and class came before, counted no further than `limit`; None beyond it."""
+    earlier = (
+        select(literal(1))
+        .select_from(_outbox)
+        .where(
+            _outbox.c.model == job.model,
+            _outbox.c.service_class == job.service_class,
+            _outbox.c.created_at < job.created_at,
+            _outbox.c.state != "scheduled",
+        )
+        .limit(limit + 1)
+        .subquery()
+    )
+    found = (await connection.execute(select(func.count()).select_from(earlier))).scalar_one()
+    return found if found <= limit else None

@@ -1,0 +1,192 @@
+"""Accepting jobs: one group of submissions in a handful of multi-row statements."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any, Final
+
+from sqlalchemy import Table, insert, select, tuple_
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from models.dialect import Database, Now
+from models.lifecycle import Status
+from models.repositories.outbox import lane
+from models.tables import IdempotencyKey, Job, JobTag, Outbox, Payload
+
+IDEMPOTENCY_LIFETIME: Final = timedelta(hours=24)
+
+
+@dataclass(frozen=True, slots=True)
+class NewJob:
+    """A job that passed every check. Times are UTC; `cost` and `prefix_tokens` are in tokens."""
+
+    id: str
+    tenant_id: str
+    model: str
+    service_class: str
+    priority: int
+    cost: int
+    fingerprint: str
+    request: dict[str, Any]
+    created_at: datetime
+    prefix: str | None = None
+    prefix_tokens: int = 0
+    not_before: datetime | None = None
+    deadline: datetime | None = None
+    queue_deadline: datetime | None = None
+    result_ttl: timedelta | None = None
+    retry_of: str | None = None
+    batch_id: str | None = None
+    metadata: dict[str, Any] = field(default_factory=dict)
+    tags: tuple[str, ...] = ()
+    idempotency_key: str | None = None
+
+
+class Reception(StrEnum):
+    CREATED = "created"
+    REPLAYED = "replayed"
+    MISMATCH = "mismatch"
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What became of a submission; `job_id` is the first job's where the key was known already."""
+
+    reception: Reception
+    job_id: str
+
+
+async def accept(database: Database, connection: AsyncConnection, jobs: Sequence[NewJob]) -> list[Receipt]:
+    """Inserts the jobs of one group, each once per idempotency key. Order is kept."""
+    known = await _reserve_keys(database, connection, [job for job in jobs if job.idempotency_key])
+    receipts = [_receipt(job, known) for job in jobs]
+    created = [
+        job for job, receipt in zip(jobs, receipts, strict=True) if receipt.reception is Reception.CREATED
+    ]
+    await _insert(connection, created)
+    return receipts
+
+
+def _receipt(job: NewJob, known: dict[tuple[str, str], tuple[str, str]]) -> Receipt:
+    if job.idempotency_key is None:
+        return Receipt(Reception.CREATED, job.id)
+    job_id, fingerprint = known[job.tenant_id, job.idempotency_key]
+    if job_id == job.id:
+        return Receipt(Reception.CREATED, job.id)
+    reception = Reception.REPLAYED if fingerprint == job.fingerprint else Reception.MISMATCH
+    return Receipt(reception, job_id)
+
+
+async def _reserve_keys(
+    database: Database, connection: AsyncConnection, jobs: Sequence[NewJob]
+) -> dict[tuple[str, str], tuple[str, str]]:
+    """The job and fingerprint that own each key: ours where the key was free or had expired."""
+    if not jobs:
+        return {}
+    first: dict[tuple[str, str], NewJob] = {}
+    for job in jobs:
+        first.setdefault((job.tenant_id, job.idempotency_key or ""), job)
+    table = _table(IdempotencyKey)
+    statement = database.insert(table).values(
+        [
+            {
+                "tenant_id": tenant_id,
+                "key": key,
+                "fingerprint": job.fingerprint,
+                "job_id": job.id,
+                "expires_at": job.created_at + IDEMPOTENCY_LIFETIME,
+            }
+            # One order of locks for all, or two groups that share two keys deadlock.
+            for (tenant_id, key), job in sorted(first.items(), key=lambda item: item[0])
+        ]
+    )
+    new = statement.excluded
+    await connection.execute(
+        statement.on_conflict_do_update(
+            index_elements=["tenant_id", "key"],
+            set_={"fingerprint": new.fingerprint, "job_id": new.job_id, "expires_at": new.expires_at},
+            where=table.c.expires_at < Now(),
+        )
+    )
+    rows = await connection.execute(
+        select(table.c.tenant_id, table.c.key, table.c.job_id, table.c.fingerprint).where(
+            tuple_(table.c.tenant_id, table.c.key).in_(list(first))
+        )
+    )
+    return {(row.tenant_id, row.key): (row.job_id, row.fingerprint) for row in rows}
+
+
+async def _insert(connection: AsyncConnection, jobs: Sequence[NewJob]) -> None:
+    if not jobs:
+        return
+    await connection.execute(insert(_table(Job)), [_job_row(job) for job in jobs])
+    await connection.execute(insert(_table(Payload)), [_payload_row(job) for job in jobs])
+    await connection.execute(insert(_table(Outbox)), [_outbox_row(job) for job in jobs])
+    tags = [
+        {"tenant_id": job.tenant_id, "tag": tag, "job_id": job.id} for job in jobs for tag in set(job.tags)
+    ]
+    if tags:
+        await connection.execute(insert(_table(JobTag)), tags)
+
+
+def _table(entity: type[Any]) -> Table:
+    table: Table = entity.__table__
+    return table
+
+
+def _job_row(job: NewJob) -> dict[str, Any]:
+    return {
+        "id": job.id,
+        "tenant_id": job.tenant_id,
+        "model": job.model,
+        "service_class": job.service_class,
+        "priority": job.priority,
+        "status": Status.QUEUED.value,
+        "version": 1,
+        "generation": 0,
+        "attempt": 0,
+        "excused": 0,
+        "cost": job.cost,
+        "prefix": job.prefix,
+        "prefix_tokens": job.prefix_tokens,
+        "created_at": job.created_at,
+        "not_before": job.not_before,
+        "deadline": job.deadline,
+        "queue_deadline": job.queue_deadline,
+        "batch_id": job.batch_id,
+        "retry_of": job.retry_of,
+        "fingerprint": job.fingerprint,
+    }
+
+
+def _payload_row(job: NewJob) -> dict[str, Any]:
+    return {
+        "job_id": job.id,
+        "request": job.request,
+        "metadata": job.metadata,
+        "tags": list(job.tags),
+        "result_ttl": int(job.result_ttl.total_seconds()) if job.result_ttl else None,
+    }
+
+
+def _outbox_row(job: NewJob) -> dict[str, Any]:
+    scheduled = job.not_before is not None and job.not_before > job.created_at
+    return {
+        "job_id": job.id,
+        "generation": 0,
+        "state": "scheduled" if scheduled else "waiting",
+        "lane": lane(job.model, job.service_class, job.tenant_id),
+        "model": job.model,
+        "service_class": job.service_class,
+        "tenant_id": job.tenant_id,
+        "rank": 9 - job.priority,
+        "cost": job.cost,
+        "prefix": job.prefix,
+        "prefix_tokens": job.prefix_tokens,
+        "created_at": job.created_at,
+        "deadline": job.deadline,
+        "expires_at": min((t for t in (job.deadline, job.queue_deadline) if t), default=None),
+        "available_at": job.not_before if scheduled else None,
+        "released_at": None,
+    }

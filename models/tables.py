@@ -1,0 +1,252 @@
+"""Every table. Narrow rows where they change often; wide ones where they are written once."""
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    SmallInteger,
+    String,
+    Text,
+    text,
+)
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from models.dialect import Json, UtcDateTime
+
+_ID = String(64)
+_NAME = String(128)
+
+
+class Base(DeclarativeBase):
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map = {  # noqa: RUF012 - SQLAlchemy's declared interface
+        datetime: UtcDateTime(),
+        dict[str, Any]: Json,
+        list[str]: Json,
+    }
+
+
+class Tenant(Base):
+    __tablename__ = "tenants"
+
+    id: Mapped[str] = mapped_column(_ID, primary_key=True)
+    name: Mapped[str] = mapped_column(_NAME, unique=True)
+    created_at: Mapped[datetime]
+    disabled_at: Mapped[datetime | None]
+
+
+class ApiKey(Base):
+    """`id` is public and finds the row; of the secret only a keyed hash is kept."""
+
+    __tablename__ = "api_keys"
+
+    id: Mapped[str] = mapped_column(_ID, primary_key=True)
+    tenant_id: Mapped[str] = mapped_column(_ID, ForeignKey("tenants.id", ondelete="CASCADE"), index=True)
+    name: Mapped[str] = mapped_column(_NAME)
+    secret_hash: Mapped[str] = mapped_column(_ID)
+    scopes: Mapped[list[str]]
+    max_class: Mapped[str] = mapped_column(String(16))
+    created_at: Mapped[datetime]
+    expires_at: Mapped[datetime | None]
+    revoked_at: Mapped[datetime | None]
+
+
+class Job(Base):
+    """What changes while a job lives. `attempt` is the fencing token; `generation` dates its messages."""
+
+    __tablename__ = "jobs"
+
+    id: Mapped[str] = mapped_column(_ID, primary_key=True)
+    tenant_id: Mapped[str] = mapped_column(_ID)
+    model: Mapped[str] = mapped_column(_NAME)
+    service_class: Mapped[str] = mapped_column(String(16))
+    priority: Mapped[int] = mapped_column(SmallInteger)
+    status: Mapped[str] = mapped_column(String(16))
+    version: Mapped[int] = mapped_column(Integer, default=1)
+    generation: Mapped[int] = mapped_column(Integer, default=0)
+    attempt: Mapped[int] = mapped_column(Integer, default=0)
+    excused: Mapped[int] = mapped_column(Integer, default=0)
+    cost: Mapped[int] = mapped_column(Integer)
+    prefix: Mapped[str | None] = mapped_column(_ID)
+    prefix_tokens: Mapped[int] = mapped_column(Integer, default=0)
+    created_at: Mapped[datetime]
+    started_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+    not_before: Mapped[datetime | None]
+    deadline: Mapped[datetime | None]
+    queue_deadline: Mapped[datetime | None]
+    worker: Mapped[str | None] = mapped_column(_NAME)
+    batch_id: Mapped[str | None] = mapped_column(_ID)
+    retry_of: Mapped[str | None] = mapped_column(_ID)
+    fingerprint: Mapped[str] = mapped_column(String(32))
+
+    __table_args__ = (
+        Index("ix_jobs_tenant_id_id", "tenant_id", "id"),
+        Index(
+            "ix_jobs_live_fingerprint",
+            "tenant_id",
+            "fingerprint",
+            postgresql_where=text("status IN ('queued', 'running')"),
+            sqlite_where=text("status IN ('queued', 'running')"),
+        ),
+        Index(
+            "ix_jobs_batch_id",
+            "batch_id",
+            postgresql_where=text("batch_id IS NOT NULL"),
+            sqlite_where=text("batch_id IS NOT NULL"),
+        ),
+    )
+
+
+class Payload(Base):
+    """What was asked: written once, read at the claim, erased on request."""
+
+    __tablename__ = "payloads"
+
+    job_id: Mapped[str] = mapped_column(_ID, ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+    # Not JSONB: never searched, and the prompt's bytes come back as they went in.
+    request: Mapped[dict[str, Any]] = mapped_column(JSON)
+    details: Mapped[dict[str, Any]] = mapped_column("metadata", JSON)
+    tags: Mapped[list[str]]
+    result_ttl: Mapped[int | None] = mapped_column(Integer)  # seconds
+    erased_at: Mapped[datetime | None]
+
+
+class JobTag(Base):
+    __tablename__ = "job_tags"
+
+    tenant_id: Mapped[str] = mapped_column(_ID, primary_key=True)
+    tag: Mapped[str] = mapped_column(_ID, primary_key=True)
+    job_id: Mapped[str] = mapped_column(
+        _ID, ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True, index=True
+    )
+
+
+class Result(Base):
+    """How a job ended: one row per terminal job, written in the transaction that ended it."""
+
+    __tablename__ = "results"
+
+    job_id: Mapped[str] = mapped_column(_ID, ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+    attempt: Mapped[int] = mapped_column(Integer)
+    output: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    usage: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    timings: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    error: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    expires_at: Mapped[datetime] = mapped_column(index=True)
+
+
+class Lease(Base):
+    """Who runs a job, and until when. Nothing but this row changes at a heartbeat."""
+
+    __tablename__ = "leases"
+
+    job_id: Mapped[str] = mapped_column(_ID, primary_key=True)
+    attempt: Mapped[int] = mapped_column(Integer)
+    worker: Mapped[str] = mapped_column(_NAME, index=True)
+    expires_at: Mapped[datetime]
+    cancel_requested: Mapped[bool] = mapped_column(default=False)
+
+
+class Outbox(Base):
+    """A job that waits, from its submission to its claim: the one queue that is true.
+
+    `state` is scheduled (not before a time), waiting (for the relay) or released (to the broker).
+    """
+
+    __tablename__ = "outbox"
+
+    job_id: Mapped[str] = mapped_column(_ID, primary_key=True)
+    generation: Mapped[int] = mapped_column(Integer)
+    state: Mapped[str] = mapped_column(String(16))
+    lane: Mapped[str] = mapped_column(String(256))
+    model: Mapped[str] = mapped_column(_NAME)
+    service_class: Mapped[str] = mapped_column(String(16))
+    tenant_id: Mapped[str] = mapped_column(_ID)
+    rank: Mapped[int] = mapped_column(
+        SmallInteger
+    )  # 9 - priority: an index cannot be reflected descending on SQLite
+    cost: Mapped[int] = mapped_column(Integer)
+    prefix: Mapped[str | None] = mapped_column(_ID)
+    prefix_tokens: Mapped[int] = mapped_column(Integer)
+    created_at: Mapped[datetime]
+    deadline: Mapped[datetime | None]
+    expires_at: Mapped[datetime | None]
+    available_at: Mapped[datetime | None]
+    released_at: Mapped[datetime | None]
+
+    __table_args__ = (
+        Index(
+            "ix_outbox_waiting",
+            "lane",
+            "rank",
+            "created_at",
+            "job_id",
+            postgresql_where=text("state = 'waiting'"),
+            sqlite_where=text("state = 'waiting'"),
+        ),
+        Index("ix_outbox_arrival", "model", "service_class", "created_at"),
+        Index(
+            "ix_outbox_scheduled",
+            "available_at",
+            postgresql_where=text("state = 'scheduled'"),
+            sqlite_where=text("state = 'scheduled'"),
+        ),
+        Index(
+            "ix_outbox_released",
+            "lane",
+            "released_at",
+            postgresql_where=text("state = 'released'"),
+            sqlite_where=text("state = 'released'"),
+        ),
+        Index(
+            "ix_outbox_expires_at",
+            "expires_at",
+            postgresql_where=text("expires_at IS NOT NULL"),
+            sqlite_where=text("expires_at IS NOT NULL"),
+        ),
+    )
+
+
+class IdempotencyKey(Base):
+    __tablename__ = "idempotency_keys"
+
+    tenant_id: Mapped[str] = mapped_column(_ID, primary_key=True)
+    key: Mapped[str] = mapped_column(String(255), primary_key=True)
+    fingerprint: Mapped[str] = mapped_column(String(32))
+    job_id: Mapped[str] = mapped_column(_ID)
+    expires_at: Mapped[datetime] = mapped_column(index=True)
+
+
+class Worker(Base):
+    """A worker's own word, once a heartbeat: how many slots it has for which models."""
+
+    __tablename__ = "workers"
+
+    name: Mapped[str] = mapped_column(_NAME, primary_key=True)
+    slots: Mapped[dict[str, Any]]  # served name -> slots
+    state: Mapped[str] = mapped_column(String(16))
+    detail: Mapped[str] = mapped_column(Text, default="")
+    started_at: Mapped[datetime]
+    seen_at: Mapped[datetime]
+
+
+class Feedback(Base):
+    __tablename__ = "feedback"
+
+    job_id: Mapped[str] = mapped_column(_ID, ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+    score: Mapped[int] = mapped_column(SmallInteger)
+    comment: Mapped[str | None] = mapped_column(Text)
+    created_at: Mapped[datetime]
