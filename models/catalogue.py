@@ -17,6 +17,7 @@ from pydantic import (
 )
 
 from core.errors import ConfigurationMistake, UnknownModel
+from core.settings import Settings
 
 BUNDLED_FOLDER = Path(__file__).resolve().parent.parent / "bundled"
 BUNDLED = "bundled:support-tiny"
@@ -129,6 +130,14 @@ def load_catalogue(path: Path) -> Catalogue:
     models = tuple(_entry(source, index, table) for index, table in enumerate(tables))
     _refuse_duplicates(models)
     return Catalogue(models=models)
+
+
+def find_catalogue(settings: Settings) -> Catalogue:
+    """The file that the settings name, or the bundled model where the default path holds none."""
+    default = Settings.model_fields["catalogue"].default
+    if settings.catalogue == default and not settings.catalogue.exists():
+        return Catalogue.bundled()
+    return load_catalogue(settings.catalogue)
 
 
 def _read(path: Path) -> str:

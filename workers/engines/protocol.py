@@ -1,6 +1,6 @@
 """What an engine is: prompts in, a stream of token deltas out."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol
@@ -26,7 +26,7 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """One request to an engine: exactly one of `messages` (chat template applied by the engine) and `text`."""
+    """One request to an engine: exactly one of `messages` (the engine applies its template) and `text`."""
 
     request_id: str
     messages: tuple[dict[str, Any], ...] | None = None
@@ -47,7 +47,11 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """A piece of the answer. The last one of a stream carries `finish_reason` and `usage`."""
+    """A piece of the answer. The last one of a stream carries `finish_reason` and `usage`.
+
+    An aborted stream ends with `finish_reason="abort"` and no usage: the engine no longer says.
+    `logprobs` is the list of OpenAI's chat token entries, or the engine's own object.
+    """
 
     text: str = ""
     reasoning: str = ""
@@ -60,12 +64,16 @@ class EngineState(StrEnum):
     STARTING = "starting"
     READY = "ready"
     RESTARTING = "restarting"
+    UNREACHABLE = "unreachable"
     CLOSED = "closed"
 
 
 @dataclass(frozen=True, slots=True)
 class EngineHealth:
-    """`progressed_at` is the monotonic time, in seconds, of the last sign of work: any token, any prefill."""
+    """`progressed_at` is the monotonic time, in seconds, of the last sign of work: any token, any prefill.
+
+    A request that finds the engine idle counts as one, so that idleness is never taken for a stall.
+    """
 
     state: EngineState
     progressed_at: float
@@ -76,17 +84,21 @@ class Engine(Protocol):
     """Turns prompts into answers.
 
     `generate` is safe to call concurrently; the engine batches for itself. Closing the returned
-    iterator early (`aclose`, task cancellation) frees the engine's slot, as `abort` does.
-    Raises `EngineUnavailable` when another worker or a later attempt might do better, and
-    `EngineRefused` or `PromptTooLong` when none would.
+    generator early (`aclose`, task cancellation) frees the engine's slot, as `abort` does.
+    Raises `EngineUnavailable` or `GenerationStalled` when another worker or a later attempt might
+    do better, and `EngineRefused` or `PromptTooLong` when none would.
     """
 
     async def start(self) -> None:
-        """Returns when a prompt would be served; raises `EngineUnavailable` with the last log lines."""
+        """Returns when a prompt would be served; raises `EngineUnavailable` with the last log lines.
 
-    def generate(self, prompt: Prompt) -> AsyncIterator[Delta]: ...
+        It may be called again after that. `close` belongs to every engine, started or not.
+        """
 
-    async def abort(self, request_id: str) -> None: ...
+    def generate(self, prompt: Prompt) -> AsyncGenerator[Delta, None]: ...
+
+    async def abort(self, request_id: str) -> None:
+        """Ends that stream with a last `abort` delta; an unknown request is nobody's mistake."""
 
     async def health(self) -> EngineHealth: ...
 
