@@ -10,11 +10,14 @@ PenstockError
 ├── Forbidden                 the key may not do this
 ├── NotFound                  also another tenant's id
 ├── Conflict                  the job's state does not allow it
+│   └── NotFinished           not yet
 ├── IdempotencyMismatch       the same Idempotency-Key with another body
-├── QueueFull                 the outbox cap is reached
+├── QueueFull                 admission asks the caller to slow down
 ├── Unavailable               a dependency is down or we are draining
+│   ├── OutboxFull            the cap on waiting jobs is reached
 │   ├── StoreUnavailable      PostgreSQL (or the SQLite file)
-│   └── BrokerUnavailable     RabbitMQ
+│   ├── BrokerUnavailable     RabbitMQ
+│   └── EventsUnavailable     Redis
 ├── EngineFailure             the engine did not produce an answer
 │   ├── EngineUnavailable     another worker, or a later attempt, may do better
 │   ├── EngineRefused         the engine refused this request; nobody will do better
@@ -28,6 +31,7 @@ class PenstockError(Exception):
 
     code = "internal_error"
     retryable = False
+    retry_after: float | None = None  # seconds, where the one who raises it knows better than a default
 
 
 class BadInput(PenstockError):
@@ -72,6 +76,11 @@ class Conflict(PenstockError):
     code = "conflict"
 
 
+class NotFinished(Conflict):
+    code = "not_finished"
+    retryable = True
+
+
 class IdempotencyMismatch(PenstockError):
     code = "idempotency_key_reused"
 
@@ -86,12 +95,20 @@ class Unavailable(PenstockError):
     retryable = True
 
 
+class OutboxFull(Unavailable):
+    code = "outbox_full"
+
+
 class StoreUnavailable(Unavailable):
     code = "store_unavailable"
 
 
 class BrokerUnavailable(Unavailable):
     code = "broker_unavailable"
+
+
+class EventsUnavailable(Unavailable):
+    code = "events_unavailable"
 
 
 class EngineFailure(PenstockError):

@@ -9,6 +9,11 @@ from structlog.typing import Processor
 from core.settings import LogSettings
 
 
+def get_logger(name: str) -> structlog.stdlib.BoundLogger:
+    logger: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(name)
+    return logger
+
+
 def configure_logs(settings: LogSettings) -> None:
     """Route structlog and the standard library's logging through one formatter to standard error."""
     shared: list[Processor] = [
@@ -38,7 +43,7 @@ def configure_logs(settings: LogSettings) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(settings.level.upper())
-    for noisy in ("amqp", "aiosqlite", "asyncio", "uvicorn.access"):
+    for noisy in ("amqp", "aiosqlite", "asyncio", "celery.worker.strategy", "uvicorn.access"):
         logging.getLogger(noisy).setLevel("WARNING")
 
 

@@ -134,7 +134,7 @@ class OrderSettings(Group):
         default=4096, description="Tokens one tenant may be ahead of another before the other goes first."
     )
     tenant_half_life: Duration = Field(
-        default=timedelta(minutes=1), description="After this time, half of what a tenant used is forgiven."
+        default=timedelta(seconds=15), description="After this time, half of what a tenant used is forgiven."
     )
     deadline_slack: Duration = Field(
         default=timedelta(seconds=10), description="A deadline nearer than this goes before the others."
@@ -163,7 +163,7 @@ class WorkerSettings(Group):
         default=timedelta(seconds=30), description="SIGTERM: running jobs may finish for this long."
     )
     max_attempts: PositiveInt = Field(default=3, description="Attempts before a job fails for good.")
-    metrics_flush: Duration = Field(
+    event_flush: Duration = Field(
         default=timedelta(milliseconds=15), description="How long tokens gather before they go to Redis."
     )
 
@@ -184,6 +184,9 @@ class ApiSettings(Group):
     host: str = Field(default="127.0.0.1", description="Address to listen on.")
     port: int = Field(default=8000, ge=0, le=65535, description="Port to listen on.")
     max_body: PositiveInt = Field(default=1_048_576, description="Largest request body, in bytes.")
+    max_bulk_body: PositiveInt = Field(
+        default=16_777_216, description="Largest body of a bulk submission, in bytes."
+    )
     max_queued: PositiveInt = Field(
         default=5_000_000, description="Jobs that may wait in all; more get 503 with Retry-After."
     )

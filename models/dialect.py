@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import zlib
 from collections import defaultdict
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -10,7 +11,6 @@ from typing import Any, Final
 
 import asyncpg
 import orjson
-import structlog
 from sqlalchemy import (
     BigInteger,
     DateTime,
@@ -19,7 +19,9 @@ from sqlalchemy import (
     Table,
     event,
     exc,
+    func,
     insert,
+    select,
     types,
 )
 from sqlalchemy.dialects import postgresql, sqlite
@@ -30,9 +32,10 @@ from sqlalchemy.sql.elements import ColumnElement
 from sqlalchemy.types import TypeEngine
 
 from core.errors import StoreUnavailable
+from core.logs import get_logger
 from core.settings import DatabaseSettings
 
-logger = structlog.stdlib.get_logger(__name__)
+logger = get_logger(__name__)
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
@@ -204,6 +207,45 @@ async def copy_rows(connection: AsyncConnection, table: Table, rows: Sequence[Ma
     raw = await connection.get_raw_connection()
     driver: asyncpg.Connection = raw.driver_connection
     await driver.copy_records_to_table(table.name, records=records, columns=[c.name for c in columns])
+
+
+class Leadership:
+    """At most one process at a time holds each name; the death of its connection gives it up.
+
+    PostgreSQL: a session's advisory lock. SQLite has one process, which leads.
+    """
+
+    def __init__(self, database: Database, name: str) -> None:
+        self._database = database
+        self._name = name
+        self._connection: AsyncConnection | None = None
+
+    async def acquire(self) -> bool:
+        """True while this process leads; call it before each round of work. Raises `StoreUnavailable`."""
+        if self._database.is_sqlite:
+            return True
+        async with _translated():
+            if self._connection is not None and not self._connection.closed:
+                await self._connection.exec_driver_sql("SELECT 1")
+                return True
+            return await self._try_lock()
+
+    async def _try_lock(self) -> bool:
+        connection = await self._database.engine.connect()
+        await connection.execution_options(isolation_level="AUTOCOMMIT")
+        key = zlib.crc32(self._name.encode())
+        if (await connection.execute(select(func.pg_try_advisory_lock(key)))).scalar_one():
+            self._connection = connection
+            return True
+        await connection.close()
+        return False
+
+    async def release(self) -> None:
+        if self._connection is not None:
+            # Returned to the pool, the session would keep its lock.
+            await self._connection.invalidate()
+            await self._connection.close()
+            self._connection = None
 
 
 class Wakeups:

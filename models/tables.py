@@ -237,6 +237,7 @@ class Worker(Base):
 
     name: Mapped[str] = mapped_column(_NAME, primary_key=True)
     slots: Mapped[dict[str, Any]]  # served name -> slots
+    held: Mapped[dict[str, Any]]  # served name -> messages in hand that are not claimed
     state: Mapped[str] = mapped_column(String(16))
     detail: Mapped[str] = mapped_column(Text, default="")
     started_at: Mapped[datetime]

@@ -7,7 +7,7 @@ from typing import Any, Final
 from sqlalchemy import Table, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from models.dialect import Now
+from models.dialect import Database, Now
 from models.tables import ApiKey, Tenant
 
 _tenants: Final[Table] = Tenant.__table__  # type: ignore[assignment]
@@ -61,6 +61,17 @@ async def set_tenant_disabled(connection: AsyncConnection, tenant_id: str, *, di
 
 async def add_key(connection: AsyncConnection, key: KeyRow) -> None:
     await connection.execute(insert(_keys).values(**_columns(key)))
+
+
+async def put_key(database: Database, connection: AsyncConnection, key: KeyRow) -> None:
+    """A key that may be there already, with another hash or another owner: the new word counts."""
+    values = _columns(key)
+    statement = database.insert(_keys).values(**values)
+    await connection.execute(
+        statement.on_conflict_do_update(
+            index_elements=["id"], set_={name: value for name, value in values.items() if name != "id"}
+        )
+    )
 
 
 async def keys(connection: AsyncConnection, tenant_id: str | None = None) -> list[KeyRow]:

@@ -24,11 +24,12 @@ _outbox: Final[Table] = Outbox.__table__  # type: ignore[assignment]
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A job that this worker now runs. `view.attempt` is the fencing token."""
+    """A job that this worker now runs. `view.attempt` is the fencing token, `cost` is in tokens."""
 
     view: JobView
     request: dict[str, Any]
     result_ttl: timedelta | None
+    cost: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +110,7 @@ def _to_claim(row: Any, payload: Any) -> Claim:
         tags=payload.tags,
     )
     ttl = None if payload.result_ttl is None else timedelta(seconds=payload.result_ttl)
-    return Claim(view, payload.request, ttl)
+    return Claim(view, payload.request, ttl, row.cost)
 
 
 async def settle(connection: AsyncConnection, endings: Sequence[Ending]) -> dict[str, tuple[int, datetime]]:
@@ -250,6 +251,11 @@ async def extend_leases(connection: AsyncConnection, *, worker: str, lease: time
         .returning(_leases.c.job_id, _leases.c.attempt, _leases.c.cancel_requested)
     )
     return [HeldLease(row.job_id, row.attempt, row.cancel_requested) for row in rows]
+
+
+async def void_leases(connection: AsyncConnection) -> None:
+    """For a process that was the only worker and starts again: what it held then, it lost."""
+    await connection.execute(update(_leases).values(expires_at=Now()))
 
 
 @dataclass(frozen=True, slots=True)

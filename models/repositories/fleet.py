@@ -15,10 +15,11 @@ _workers: Final[Table] = Worker.__table__  # type: ignore[assignment]
 
 @dataclass(frozen=True, slots=True)
 class WorkerRow:
-    """`slots` maps a served name to the jobs that this worker runs of it at once."""
+    """`slots`: the jobs of each served name that it runs at once; `held`: its messages not claimed yet."""
 
     name: str
     slots: dict[str, int]
+    held: dict[str, int]
     state: str
     detail: str
     started_at: datetime
@@ -31,12 +32,13 @@ async def report(
     *,
     name: str,
     slots: dict[str, int],
+    held: dict[str, int],
     state: str,
     detail: str = "",
 ) -> None:
     """A heartbeat: one upsert."""
     statement = database.insert(_workers).values(
-        name=name, slots=slots, state=state, detail=detail, started_at=Now(), seen_at=Now()
+        name=name, slots=slots, held=held, state=state, detail=detail, started_at=Now(), seen_at=Now()
     )
     new = statement.excluded
     await connection.execute(
@@ -44,6 +46,7 @@ async def report(
             index_elements=["name"],
             set_={
                 "slots": new.slots,
+                "held": new.held,
                 "state": new.state,
                 "detail": new.detail,
                 "seen_at": new.seen_at,

@@ -12,7 +12,7 @@ from models.dialect import Database, Now
 from models.lifecycle import TERMINAL, Status, sources
 from models.repositories import outbox
 from models.repositories.execution import put_in_outbox
-from models.tables import Feedback, Job, JobTag, Lease, Payload, Result
+from models.tables import Feedback, IdempotencyKey, Job, JobTag, Lease, Payload, Result
 from models.views import JobView
 
 _jobs: Final[Table] = Job.__table__  # type: ignore[assignment]
@@ -20,6 +20,7 @@ _payloads: Final[Table] = Payload.__table__  # type: ignore[assignment]
 _results: Final[Table] = Result.__table__  # type: ignore[assignment]
 _leases: Final[Table] = Lease.__table__  # type: ignore[assignment]
 _tags: Final[Table] = JobTag.__table__  # type: ignore[assignment]
+_keys: Final[Table] = IdempotencyKey.__table__  # type: ignore[assignment]
 _feedback: Final[Table] = Feedback.__table__  # type: ignore[assignment]
 
 _VIEW: Final = [
@@ -278,6 +279,8 @@ def _lateness(row: Any, now: datetime) -> dict[str, str]:
 
 
 async def forget(connection: AsyncConnection, *, limit: int) -> int:
-    """Deletes finished jobs whose time to be kept is over, children with them; the number deleted."""
+    """Deletes finished jobs whose time to be kept is over, and keys whose day is; the number of jobs."""
     over = select(_results.c.job_id).where(_results.c.expires_at <= Now()).limit(limit)
-    return (await connection.execute(delete(_jobs).where(_jobs.c.id.in_(over)))).rowcount
+    gone = await connection.execute(delete(_jobs).where(_jobs.c.id.in_(over)))
+    await connection.execute(delete(_keys).where(_keys.c.expires_at <= Now()))
+    return gone.rowcount

@@ -1,5 +1,6 @@
 """The queue that is true: what waits, what was released to the broker, and for whom."""
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -24,6 +25,7 @@ from models.views import JobView
 
 _outbox: Final[Table] = Outbox.__table__  # type: ignore[assignment]
 SEPARATOR: Final = "\x1f"
+BELL: Final = "release"  # rung after the commit that made rows wait
 
 
 def lane(model: str, service_class: str, tenant_id: str) -> str:
@@ -158,14 +160,32 @@ def late(*, limit: int) -> Select[Any]:
     return select(_outbox.c.job_id).where(_outbox.c.expires_at <= Now()).limit(limit)
 
 
-async def take_back(connection: AsyncConnection, *, released_for: timedelta) -> int:
+async def take_back(connection: AsyncConnection, *, model: str, released_for: timedelta) -> int:
     """Released rows that nobody claimed for so long are waiting again; the number of them."""
     result = await connection.execute(
         update(_outbox)
-        .where(_outbox.c.state == "released", _outbox.c.released_at <= Now(-released_for))
+        .where(
+            _outbox.c.state == "released",
+            _outbox.c.model == model,
+            _outbox.c.released_at <= Now(-released_for),
+        )
         .values(state="waiting", released_at=None)
     )
     return result.rowcount
+
+
+async def take_back_all(connection: AsyncConnection) -> None:
+    """Everything released waits again: a broker that dies with its process has lost it."""
+    await connection.execute(
+        update(_outbox).where(_outbox.c.state == "released").values(state="waiting", released_at=None)
+    )
+
+
+async def released_by_model(connection: AsyncConnection) -> dict[str, int]:
+    counts: defaultdict[str, int] = defaultdict(int)
+    for name, jobs in (await released_counts(connection)).items():
+        counts[lane_parts(name)[0]] += jobs
+    return dict(counts)
 
 
 async def remove(connection: AsyncConnection, job_ids: Sequence[str]) -> None:

@@ -1,0 +1,216 @@
+"""The one order (architecture §3a): who goes next, at release and at dispatch. Pure.
+
+Classes share by weight and token cost with start-time fair queueing (Goyal, Vin and Cheng, 1996).
+Inside a class the first rule that tells two jobs apart decides:
+
+1. aged      a job that waited beyond its class's bound goes first, the oldest of them first
+2. tenant    the tenant that used the fewest tokens lately, in steps of a quantum
+3. priority  9 first
+4. deadline  one whose slack is short, the nearest first
+5. prefix    the longest shared prefix, warm ones first; a group stays together
+6. arrival   first come, first served
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+from core.settings import OrderSettings
+from models.service_class import ServiceClass
+
+RANKED: Final = tuple(ServiceClass)
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """What the order needs to know of a job that waits. Times are seconds since 1970, costs tokens."""
+
+    key: str
+    service_class: str
+    tenant: str
+    priority: int
+    cost: int
+    arrived: float
+    deadline: float | None = None
+    prefix: str | None = None
+    prefix_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """The order's settings as plain numbers; durations in seconds."""
+
+    weights: Mapping[str, float]
+    ageing: Mapping[str, float]
+    tenant_quantum: int = 4096
+    tenant_half_life: float = 15.0
+    deadline_slack: float = 10.0
+
+    @classmethod
+    def of(cls, settings: OrderSettings) -> "Rules":
+        return cls(
+            weights={name: float(weight) for name, weight in settings.weights},
+            ageing={name: bound.total_seconds() for name, bound in settings.ageing},
+            tenant_quantum=settings.tenant_quantum,
+            tenant_half_life=settings.tenant_half_life.total_seconds(),
+            deadline_slack=settings.deadline_slack.total_seconds(),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Shares:
+    """What was given so far: the memory that makes sharing fair. A value; `choose` returns the next one."""
+
+    virtual_time: float = 0.0
+    finish: Mapping[str, float] = field(default_factory=dict)  # class → virtual finish time
+    used: Mapping[tuple[str, str], float] = field(default_factory=dict)  # (class, tenant) → tokens
+    as_of: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What surrounds one choice: `limit` jobs in all, `unreserved` of them for others than premium.
+
+    `backlog` has the tokens that wait per class, also where the chooser does not see them;
+    `warm` the prefixes that the engine holds now.
+    """
+
+    now: float
+    limit: int
+    unreserved: int
+    backlog: Mapping[str, int] = field(default_factory=dict)
+    warm: frozenset[str] = frozenset()
+
+
+def choose(waiting: Sequence[Item], shares: Shares, rules: Rules, load: Load) -> tuple[list[Item], Shares]:
+    """The next jobs, in their order, and the shares after them."""
+    used = _decayed(shares, rules, load.now)
+    lines = {name: _Line(items, used, rules, load) for name, items in _by_class(waiting).items()}
+    weights = class_weights(lines, rules, load)
+    finish, virtual_time = dict(shares.finish), shares.virtual_time
+    chosen: list[Item] = []
+    unreserved = load.unreserved
+    while len(chosen) < load.limit:
+        open_classes = [c for c in RANKED if c in lines and (c is ServiceClass.PREMIUM or unreserved > 0)]
+        if not open_classes:
+            break
+        name = min(open_classes, key=lambda c: max(virtual_time, finish.get(c, 0.0)))
+        item = lines[name].take()
+        virtual_time = max(virtual_time, finish.get(name, 0.0))
+        finish[name] = virtual_time + item.cost / weights[name]
+        unreserved -= name is not ServiceClass.PREMIUM
+        chosen.append(item)
+        if not lines[name]:
+            del lines[name]
+    next_shares = replace(shares, virtual_time=virtual_time, finish=finish, used=used, as_of=load.now)
+    return chosen, next_shares
+
+
+def class_weights(lines: "Mapping[str, _Line]", rules: Rules, load: Load) -> dict[str, float]:
+    """The configured weights, lowered so that no class drains faster, for its backlog, than a better one.
+
+    Without this, 400 bulk jobs behind 1,200 standard ones would have the same median start: a
+    class's share is per class, but waiting is per job. A class with an aged job has its whole weight.
+    """
+    weights: dict[str, float] = {}
+    ceiling = float("inf")  # share of its backlog that the class above drains, in units of its weight
+    for name in (c for c in RANKED if c in lines):
+        backlog = max(load.backlog.get(name, 0), lines[name].tokens, 1)
+        scale = min(1.0, ceiling * backlog)
+        weights[name] = rules.weights[name] * (1.0 if lines[name].has_aged else scale)
+        ceiling = min(ceiling, scale / backlog)
+    return weights
+
+
+def _decayed(shares: Shares, rules: Rules, now: float) -> dict[tuple[str, str], float]:
+    """Recent use: half of it is forgiven every half-life, and what is next to nothing is dropped."""
+    factor = 0.5 ** (max(0.0, now - shares.as_of) / rules.tenant_half_life)
+    return {tenant: tokens * factor for tenant, tokens in shares.used.items() if tokens * factor >= 1.0}
+
+
+def _by_class(waiting: Iterable[Item]) -> dict[str, list[Item]]:
+    classes: defaultdict[str, list[Item]] = defaultdict(list)
+    for item in waiting:
+        classes[item.service_class].append(item)
+    return classes
+
+
+class _Line:
+    """The waiting jobs of one class while a choice is made; charges each job to its tenant."""
+
+    def __init__(
+        self, items: Sequence[Item], used: dict[tuple[str, str], float], rules: Rules, load: Load
+    ) -> None:
+        self.tokens = sum(item.cost for item in items)
+        self._used = used
+        self._quantum = rules.tenant_quantum
+        horizon = load.now - rules.ageing[items[0].service_class]
+        aged = [item for item in items if item.arrived <= horizon]
+        # Reversed, so that the next one is popped from the end.
+        self._aged = sorted(aged, key=lambda item: (item.arrived, item.key), reverse=True)
+        self._tenants = _by_tenant([item for item in items if item.arrived > horizon], rules, load)
+        self.has_aged = bool(aged)
+
+    def __bool__(self) -> bool:
+        return bool(self._aged or self._tenants)
+
+    def take(self) -> Item:
+        item = self._aged.pop() if self._aged else self._take_fair()
+        owner = (item.service_class, item.tenant)
+        self._used[owner] = self._used.get(owner, 0.0) + item.cost
+        return item
+
+    def _take_fair(self) -> Item:
+        tenant = min(self._tenants, key=self._turn)
+        line = self._tenants[tenant]
+        _, item = line.pop()
+        if not line:
+            del self._tenants[tenant]
+        return item
+
+    def _turn(self, tenant: str) -> "tuple[int, _Rank]":
+        rank, item = self._tenants[tenant][-1]
+        return int(self._used.get((item.service_class, tenant), 0.0) / self._quantum), rank
+
+
+_Rank = tuple[int, int, float, bool, int, float, str, float, str]
+
+
+def _by_tenant(items: Sequence[Item], rules: Rules, load: Load) -> dict[str, list[tuple[_Rank, Item]]]:
+    """Each tenant's jobs by the rules below the tenant's turn, the next one last."""
+    groups = _prefix_groups(items)
+    tenants: defaultdict[str, list[tuple[_Rank, Item]]] = defaultdict(list)
+    for item in items:
+        tenants[item.tenant].append((_rank(item, groups, rules, load), item))
+    for line in tenants.values():
+        line.sort(key=lambda entry: entry[0], reverse=True)
+    return dict(tenants)
+
+
+def _prefix_groups(items: Sequence[Item]) -> dict[str, tuple[int, float]]:
+    """Per prefix: how many jobs share it here, and when the first of them came."""
+    groups: dict[str, tuple[int, float]] = {}
+    for item in items:
+        if item.prefix is not None:
+            count, first = groups.get(item.prefix, (0, item.arrived))
+            groups[item.prefix] = (count + 1, min(first, item.arrived))
+    return groups
+
+
+def _rank(item: Item, groups: Mapping[str, tuple[int, float]], rules: Rules, load: Load) -> _Rank:
+    urgent = item.deadline is not None and item.deadline - load.now <= rules.deadline_slack
+    warm = item.prefix in load.warm
+    count, first = groups[item.prefix] if item.prefix is not None else (1, item.arrived)
+    shared = item.prefix_tokens if count > 1 or warm else 0
+    return (
+        -item.priority,
+        0 if urgent else 1,
+        item.deadline if urgent and item.deadline is not None else 0.0,
+        not (warm and shared),
+        -shared,
+        first if shared else item.arrived,
+        item.prefix or "" if shared else "",
+        item.arrived,
+        item.key,
+    )
