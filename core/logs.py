@@ -49,5 +49,6 @@ def configure_logs(settings: LogSettings) -> None:
 
 def _renderer(name: str) -> Processor:
     if name == "console" or (name == "auto" and sys.stderr.isatty()):
-        return structlog.dev.ConsoleRenderer()
+        # Plain: a traceback with its local variables would show prompts.
+        return structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
     return structlog.processors.JSONRenderer()

@@ -51,6 +51,10 @@ class ServedModel(BaseModel):
         default=8,
         description="The most tokens that the chat template adds to a message, and to open the answer.",
     )
+    chat: bool = Field(
+        default=True,
+        description="A job's `prompt` is put to the model as a user's message; false: it is continued as it is.",
+    )
     reasoning: bool = Field(default=False, description="The model thinks before it answers.")
     origin: str = Field(default="", exclude=True, description="File and line of the entry, for messages.")
 

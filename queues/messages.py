@@ -1,0 +1,115 @@
+"""The wire format: one job as an ordinary Celery protocol-2 message, without its prompt."""
+
+import os
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Final
+
+import orjson
+
+from core.errors import InvalidField
+
+GENERATE: Final = "penstock.generate"
+SCHEMA: Final = 1
+CLASSES: Final = ("premium", "standard", "bulk")
+
+_PERSISTENT: Final = 2
+_EMBED: Final = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
+
+
+@dataclass(frozen=True, slots=True)
+class JobEnvelope:
+    """What a worker must know to order a job and to claim it.
+
+    `generation` counts how often the job was released with other terms; the claim drops an old one.
+    `cost` and `prefix_tokens` are tokens, `arrived` and `deadline` are seconds since the epoch, `priority`
+    goes from 0 to 9 (first), `backlog` is how many jobs of its class waited when it was released.
+    """
+
+    id: str
+    generation: int
+    model: str
+    service_class: str
+    tenant: str
+    priority: int
+    cost: int
+    arrived: float
+    deadline: float | None = None
+    prefix: str | None = None
+    prefix_tokens: int = 0
+    backlog: int = 0
+    schema: int = SCHEMA
+
+
+@dataclass(frozen=True, slots=True)
+class TaskMessage:
+    """A message, whatever carries it; `properties` are AMQP's basic properties without the headers."""
+
+    headers: dict[str, Any]
+    properties: dict[str, Any]
+    body: bytes
+
+
+_FIELDS: Final = frozenset(field.name for field in fields(JobEnvelope))
+
+
+def task_id(envelope: JobEnvelope) -> str:
+    """The job's id; with a suffix once it was released again, since workers remember revoked ids."""
+    return f"{envelope.id}.{envelope.generation}" if envelope.generation else envelope.id
+
+
+def encode(envelope: JobEnvelope) -> TaskMessage:
+    identity = task_id(envelope)
+    headers = {
+        "lang": "py",
+        "task": GENERATE,
+        "id": identity,
+        "root_id": identity,
+        "parent_id": None,
+        "group": None,
+        "eta": None,
+        "expires": None,
+        "retries": 0,
+        "timelimit": [None, None],
+        "argsrepr": "()",
+        "kwargsrepr": _summary(envelope),
+        "origin": f"relay{os.getpid()}@{_HOST}",
+        "ignore_result": True,
+    }
+    properties = {
+        "content_type": "application/json",
+        "content_encoding": "utf-8",
+        "correlation_id": identity,
+        "delivery_mode": _PERSISTENT,
+        "priority": envelope.priority,
+    }
+    return TaskMessage(headers, properties, orjson.dumps([[], {"job": envelope}, _EMBED]))
+
+
+def decode(kwargs: Mapping[str, Any]) -> JobEnvelope:
+    """The envelope in a task's keyword arguments. Raises `InvalidField`; unknown fields are ignored."""
+    job = kwargs.get("job")
+    if not isinstance(job, Mapping):
+        raise InvalidField("job", "The message carries no job.")
+    schema = job.get("schema")
+    if not isinstance(schema, int) or not 1 <= schema <= SCHEMA:
+        raise InvalidField(
+            "job.schema",
+            f"The message has schema {schema!r} and this worker reads up to {SCHEMA}: upgrade it first.",
+        )
+    try:
+        return JobEnvelope(**{name: value for name, value in job.items() if name in _FIELDS})
+    except TypeError as error:
+        raise InvalidField("job", f"The message is incomplete: {error}.") from error
+
+
+def _summary(envelope: JobEnvelope) -> str:
+    """What Flower shows as the task's arguments."""
+    return (
+        f"{{'model': {envelope.model!r}, 'class': {envelope.service_class!r}, 'tenant': {envelope.tenant!r},"
+        f" 'priority': {envelope.priority}, 'tokens': {envelope.cost}}}"
+    )
+
+
+_HOST: Final = socket.gethostname()

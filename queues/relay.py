@@ -1,0 +1,269 @@
+"""The relay: moves what waits in the outbox to the broker, a bounded window at a time, in the one order."""
+
+import asyncio
+import time
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from datetime import timedelta
+from typing import Final
+
+import orjson
+from redis.exceptions import RedisError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from core.errors import BrokerUnavailable, StoreUnavailable
+from core.logs import get_logger
+from core.settings import Settings
+from models.dialect import Database, open_database
+from models.repositories import fleet, outbox
+from models.repositories.outbox import WaitingRow
+from models.service_class import ServiceClass
+from queues.allowance import Allowance, Lane, Pace, allow
+from queues.messages import JobEnvelope, task_id
+from queues.order import Item, Load, Rules, Shares, choose
+from queues.publisher import Publisher, open_publisher
+from queues.redis import Redis, open_redis
+
+logger = get_logger(__name__)
+
+BELL: Final = "release"
+RETRY: Final = timedelta(seconds=1)
+_LANES_PER_ROUND: Final = 64
+_FRESH: Final = 1.0  # seconds that slots and rates are believed
+_DUTY: Final = 0.05  # part of the time that counting the whole outbox may take
+_SMOOTHING: Final = 0.3
+
+
+class Relay:
+    """One of possibly several: rows are locked while they are published, so none is released twice."""
+
+    def __init__(self, database: Database, publisher: Publisher, redis: Redis, settings: Settings) -> None:
+        self._database = database
+        self._publisher = publisher
+        self._settings = settings.relay
+        self._alive_within = 3 * settings.worker.heartbeat
+        self._rules = Rules.of(settings.order)
+        self._shares: defaultdict[str, Shares] = defaultdict(Shares)
+        self._gauge = Gauge(redis, settings.broker.namespace)
+
+    async def run(self) -> None:
+        """Until cancelled. What the broker or the database refuses is tried again."""
+        while True:
+            try:
+                while await self.release():
+                    pass
+            except (BrokerUnavailable, StoreUnavailable) as error:
+                logger.warning("release_delayed", reason=str(error))
+                await asyncio.sleep(RETRY.total_seconds())
+            else:
+                await self._database.wakeups.wait(BELL, self._settings.poll)
+
+    async def release(self) -> int:
+        """Releases what is allowed now; the number of jobs that the broker confirmed."""
+        await self._promote_scheduled()
+        allowed = await self._look()
+        if not allowed.lanes:
+            return 0
+        async with self._database.begin() as connection:
+            rows = await self._candidates(connection, allowed.lanes)
+            confirmed = await self._publish(self._choose(rows, allowed))
+            await outbox.mark_released(connection, [(e.id, e.generation) for e in confirmed])
+        self._gauge.count(confirmed)
+        return len(confirmed)
+
+    async def _promote_scheduled(self) -> None:
+        if self._gauge.schedule_is_due():
+            async with self._database.begin() as connection:
+                await outbox.promote_scheduled(connection)
+
+    async def _look(self) -> Allowance:
+        async with self._database.read() as connection:
+            names = await outbox.waiting_lanes(connection)
+            released = await outbox.released_counts(connection) if names else {}
+            await self._gauge.measure(connection, self._alive_within)
+        await self._gauge.publish()
+        lanes = [Lane(*outbox.lane_parts(name)) for name in names]
+        counts = {Lane(*outbox.lane_parts(name)): jobs for name, jobs in released.items()}
+        return allow(self._least_served(lanes), counts, self._windows(lanes))
+
+    def _windows(self, lanes: Sequence[Lane]) -> dict[tuple[str, str], int]:
+        groups = {lane.group for lane in lanes}
+        return {
+            group: self._gauge.pace(*group).window(self._settings.horizon, self._settings.idle_depth)
+            for group in groups
+        }
+
+    def _least_served(self, lanes: list[Lane]) -> list[Lane]:
+        """With very many tenants, a round looks at those that got least so far."""
+        if len(lanes) <= _LANES_PER_ROUND:
+            return lanes
+        return sorted(lanes, key=self._used)[:_LANES_PER_ROUND]
+
+    def _used(self, lane: Lane) -> float:
+        return self._shares[lane.model].used.get((lane.service_class, lane.tenant), 0.0)
+
+    async def _candidates(self, connection: AsyncConnection, allowed: Mapping[Lane, int]) -> list[WaitingRow]:
+        """The best of each lane, and the oldest of those lanes that have more than fits."""
+        rows = await outbox.candidates(connection, [(_name(lane), n) for lane, n in allowed.items()])
+        found = Counter((row.model, row.service_class, row.tenant_id) for row in rows)
+        full = [
+            lane for lane, n in allowed.items() if found[lane.model, lane.service_class, lane.tenant] >= n
+        ]
+        for service_class, bound in self._rules.ageing.items():
+            aged = [(_name(lane), allowed[lane]) for lane in full if lane.service_class == service_class]
+            rows += await outbox.candidates(connection, aged, aged=timedelta(seconds=bound))
+        return list({row.job_id: row for row in rows}.values())
+
+    def _choose(self, rows: Sequence[WaitingRow], allowed: Allowance) -> list[JobEnvelope]:
+        """Each class of each model in its order, within the allowances."""
+        groups: defaultdict[tuple[str, str], list[WaitingRow]] = defaultdict(list)
+        for row in rows:
+            groups[row.model, row.service_class].append(row)
+        room = dict(allowed.lanes)
+        chosen: list[JobEnvelope] = []
+        for group, members in groups.items():
+            for row in self._in_order(group, members, limit=allowed.classes[group]):
+                lane = Lane(row.model, row.service_class, row.tenant_id)
+                if room.get(lane, 0) > 0:
+                    room[lane] -= 1
+                    chosen.append(_envelope(row, self._gauge.backlog(*group)))
+        return chosen[: self._settings.window]
+
+    def _in_order(
+        self, group: tuple[str, str], rows: Sequence[WaitingRow], *, limit: int
+    ) -> list[WaitingRow]:
+        model, _ = group
+        by_id = {row.job_id: row for row in rows}
+        load = Load(now=time.time(), limit=limit, unreserved=limit)
+        items = [_item(row) for row in rows]
+        ordered, self._shares[model] = choose(items, self._shares[model], self._rules, load)
+        return [by_id[item.key] for item in ordered]
+
+    async def _publish(self, envelopes: Sequence[JobEnvelope]) -> list[JobEnvelope]:
+        if not envelopes:
+            return []
+        confirmed = await self._publisher.publish(envelopes)
+        if len(confirmed) < len(envelopes):
+            logger.warning("publish_unconfirmed", jobs=len(envelopes) - len(confirmed))
+        return [envelope for envelope in envelopes if task_id(envelope) in confirmed]
+
+
+class Gauge:
+    """Slots, rates and backlogs, as far as releasing needs them; rates are shared through Redis."""
+
+    def __init__(self, redis: Redis, namespace: str) -> None:
+        self._redis = redis
+        self._key = f"{namespace}:rates"
+        self._slots: dict[str, int] = {}
+        self._backlog: dict[tuple[str, str], tuple[int, int]] = {}
+        self._released: defaultdict[tuple[str, str], int] = defaultdict(int)
+        self._rates: dict[tuple[str, str], float] = {}
+        self._measured_at = self._published_at = self._rated_at = 0.0
+        self._count_again_at = 0.0
+        self._schedule_again_at = 0.0
+
+    def pace(self, model: str, service_class: str) -> Pace:
+        return Pace(self._slots.get(model, 0), self._rates.get((model, service_class), 0.0))
+
+    def backlog(self, model: str, service_class: str) -> int:
+        """Tokens that waited at the last count."""
+        return self._backlog.get((model, service_class), (0, 0))[1]
+
+    def count(self, envelopes: Sequence[JobEnvelope]) -> None:
+        for envelope in envelopes:
+            self._released[envelope.model, envelope.service_class] += 1
+
+    def schedule_is_due(self) -> bool:
+        now = time.monotonic()
+        if now < self._schedule_again_at:
+            return False
+        self._schedule_again_at = now + 0.2
+        return True
+
+    async def measure(self, connection: AsyncConnection, alive_within: timedelta) -> None:
+        now = time.monotonic()
+        if now - self._measured_at >= _FRESH:
+            self._measured_at = now
+            self._slots = await _live_slots(connection, alive_within)
+            self._rate(now)
+        if now >= self._count_again_at:
+            self._backlog = await outbox.waiting_counts(connection)
+            spent = time.monotonic() - now
+            self._count_again_at = time.monotonic() + max(0.25, spent / _DUTY)
+
+    def _rate(self, now: float) -> None:
+        """Released jobs a second, smoothed: in a backlog the broker takes what the workers take."""
+        elapsed, self._rated_at = now - self._rated_at, now
+        groups = set(self._rates) | set(self._released)
+        for group in groups:
+            latest = self._released.pop(group, 0) / elapsed
+            rate = self._rates.get(group, latest)
+            self._rates[group] = rate + _SMOOTHING * (latest - rate)
+
+    async def publish(self) -> None:
+        """For the API's estimates: `{"model/class": jobs a second}`."""
+        now = time.monotonic()
+        if now - self._published_at < _FRESH or not self._rates:
+            return
+        self._published_at = now
+        rates = {f"{model}/{service_class}": rate for (model, service_class), rate in self._rates.items()}
+        with suppress(RedisError, OSError):
+            await self._redis.set(self._key, orjson.dumps(rates), ex=30)
+
+
+async def _live_slots(connection: AsyncConnection, within: timedelta) -> dict[str, int]:
+    slots: defaultdict[str, int] = defaultdict(int)
+    for worker in await fleet.alive(connection, within=within):
+        if worker.state != "draining":
+            for model, count in worker.slots.items():
+                slots[model] += count
+    return dict(slots)
+
+
+def _name(lane: Lane) -> str:
+    return outbox.lane(lane.model, lane.service_class, lane.tenant)
+
+
+def _item(row: WaitingRow) -> Item:
+    return Item(
+        key=row.job_id,
+        service_class=ServiceClass(row.service_class),
+        tenant=row.tenant_id,
+        priority=9 - row.rank,
+        cost=row.cost,
+        arrived=row.created_at.timestamp(),
+        deadline=row.deadline.timestamp() if row.deadline else None,
+        prefix=row.prefix,
+        prefix_tokens=row.prefix_tokens,
+    )
+
+
+def _envelope(row: WaitingRow, backlog: int) -> JobEnvelope:
+    return JobEnvelope(
+        id=row.job_id,
+        generation=row.generation,
+        model=row.model,
+        service_class=row.service_class,
+        tenant=row.tenant_id,
+        priority=9 - row.rank,
+        cost=row.cost,
+        arrived=row.created_at.timestamp(),
+        deadline=row.deadline.timestamp() if row.deadline else None,
+        prefix=row.prefix,
+        prefix_tokens=row.prefix_tokens,
+        backlog=backlog,
+    )
+
+
+async def run_relay(settings: Settings, models: Sequence[str]) -> None:
+    """The relay's process, until it is cancelled."""
+    database = open_database(settings.database, namespace=settings.broker.namespace)
+    redis = open_redis(settings.redis, namespace=settings.broker.namespace)
+    publisher = open_publisher(settings.broker, models)
+    try:
+        await Relay(database, publisher, redis, settings).run()
+    finally:
+        await publisher.close()
+        await redis.aclose()
+        await database.close()

@@ -1,0 +1,154 @@
+"""Upkeep: what must happen although nobody asks. Plain loops, one leader, nothing through the broker."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from core.errors import BrokerUnavailable, StoreUnavailable
+from core.logs import get_logger
+from core.settings import Settings
+from models.dialect import Database, Leadership, open_database
+from models.lifecycle import Status, attempts_left
+from models.repositories import execution, fleet, jobs, outbox
+from models.repositories.execution import Ending, LostLease
+from queues.publisher import Publisher, open_publisher
+from queues.relay import BELL
+
+logger = get_logger(__name__)
+
+_CHUNK: Final = 500
+_SILENT: Final = timedelta(hours=1)
+
+
+class Upkeep:
+    """Safe to run twice: the leader works, the others wait to take over."""
+
+    def __init__(
+        self, database: Database, publisher: Publisher, settings: Settings, models: list[str]
+    ) -> None:
+        self._database = database
+        self._publisher = publisher
+        self._settings = settings.upkeep
+        self._max_attempts = settings.worker.max_attempts
+        self._models = models
+        self._leadership = Leadership(database, f"{settings.broker.namespace}.upkeep")
+        self._deficit_since: dict[str, datetime] = {}
+
+    async def run(self) -> None:
+        """Until cancelled: reap and expire often, reconcile and forget once in a while."""
+        slow = asyncio.get_running_loop().time()
+        try:
+            while True:
+                if await self._round((self.reap, self.expire)):
+                    now = asyncio.get_running_loop().time()
+                    if now >= slow:
+                        slow = now + 10 * self._settings.reap_every.total_seconds()
+                        await self._round((self.reconcile, self.forget))
+                await asyncio.sleep(self._settings.reap_every.total_seconds())
+        finally:
+            await self._leadership.release()
+
+    async def _round(self, works: tuple[Callable[[], Awaitable[int]], ...]) -> bool:
+        """One round as the leader; False when another process leads or the database is away."""
+        try:
+            if not await self._leadership.acquire():
+                return False
+            for work in works:
+                await work()
+        except (StoreUnavailable, BrokerUnavailable) as error:
+            logger.warning("upkeep_delayed", reason=str(error))
+            return False
+        return True
+
+    async def reap(self) -> int:
+        """Jobs whose lease ran out wait again, or fail when their attempts are used up."""
+        async with self._database.begin() as connection:
+            lost = await execution.expired_leases(connection, limit=_CHUNK)
+            again = [one for one in lost if one.status is Status.RUNNING and self._may_retry(one)]
+            await execution.give_back(
+                self._database, connection, [(one.job_id, one.attempt) for one in again], excused=False
+            )
+            over = [self._ending(one) for one in lost if one not in again]
+            await execution.settle(connection, over)
+        if lost:
+            logger.warning(
+                "leases_reaped",
+                again=len(again),
+                over=len(over),
+                workers=sorted({one.worker for one in lost}),
+            )
+            await self._database.wakeups.ring(BELL)
+        return len(lost)
+
+    def _may_retry(self, lost: LostLease) -> bool:
+        return attempts_left(attempt=lost.attempt, excused=lost.excused, limit=self._max_attempts) > 0
+
+    def _ending(self, lost: LostLease) -> Ending:
+        expires_at = datetime.now(UTC) + self._settings.retention
+        if lost.status is Status.CANCELLING:
+            return Ending(lost.job_id, lost.attempt, Status.CANCELLED, expires_at)
+        error = {
+            "code": "attempts_exhausted",
+            "message": f"the worker was lost in each of {self._max_attempts} attempts",
+        }
+        return Ending(lost.job_id, lost.attempt, Status.FAILED, expires_at, error=error)
+
+    async def expire(self) -> int:
+        """Queued jobs that may not start any more; the number of them."""
+        async with self._database.begin() as connection:
+            expired = await jobs.expire(connection, keep=self._settings.retention, limit=_CHUNK)
+        return len(expired)
+
+    async def reconcile(self) -> int:
+        """Released jobs that neither the broker nor a worker holds are released again; the number of them.
+
+        Only a deficit that lasts counts: between a delivery and its heartbeat a job is seen nowhere.
+        """
+        async with self._database.read() as connection:
+            released = await outbox.released_by_model(connection)
+            workers = await fleet.alive(connection, within=timedelta(seconds=10))
+        ready = await self._publisher.depths(self._models)
+        taken = 0
+        for model in self._models:
+            held = sum(worker.held.get(model, 0) for worker in workers)
+            seen = held + sum(depth for (name, _), depth in ready.items() if name == model)
+            if self._deficit_lasts(model, released.get(model, 0) - seen):
+                async with self._database.begin() as connection:
+                    taken += await outbox.take_back(
+                        connection, model=model, released_for=self._settings.reconcile_after
+                    )
+        if taken:
+            logger.warning("releases_lost", jobs=taken)
+            await self._database.wakeups.ring(BELL)
+        return taken
+
+    def _deficit_lasts(self, model: str, deficit: int) -> bool:
+        now = datetime.now(UTC)
+        if deficit <= 0:
+            self._deficit_since.pop(model, None)
+            return False
+        since = self._deficit_since.setdefault(model, now)
+        return now - since >= self._settings.reconcile_after
+
+    async def forget(self) -> int:
+        """Finished jobs that were kept long enough, in small chunks; the number of them."""
+        total = 0
+        while True:
+            async with self._database.begin() as connection:
+                gone = await jobs.forget(connection, limit=self._settings.retention_chunk)
+                await fleet.forget_silent(connection, after=_SILENT)
+            total += gone
+            if gone < self._settings.retention_chunk:
+                return total
+
+
+async def run_upkeep(settings: Settings, models: list[str]) -> None:
+    """The upkeep process, until it is cancelled."""
+    database = open_database(settings.database, namespace=settings.broker.namespace)
+    publisher = open_publisher(settings.broker, models)
+    try:
+        await Upkeep(database, publisher, settings, models).run()
+    finally:
+        await publisher.close()
+        await database.close()

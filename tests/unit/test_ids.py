@@ -1,0 +1,21 @@
+"""Identifiers sort by time and do not repeat."""
+
+import pytest
+
+from core.ids import new_id
+
+
+def test_ids_sort_by_the_time_they_were_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    instants = iter([1, 1_700_000_000_000, 1_700_000_000_001, 2_000_000_000_000])
+    monkeypatch.setattr("core.ids.time.time_ns", lambda: next(instants) * 1_000_000)
+    made = [new_id("job") for _ in range(4)]
+    assert made == sorted(made)
+
+
+def test_ids_made_at_once_differ() -> None:
+    assert len({new_id("job") for _ in range(10_000)}) == 10_000
+
+
+def test_an_id_names_its_kind_and_is_short() -> None:
+    assert new_id("key").startswith("key_")
+    assert len(new_id("key")) == len("key_") + 22

@@ -1,0 +1,49 @@
+"""The worker's composition root: `celery -A workers.app worker`."""
+
+import os
+import socket
+from collections.abc import Sequence
+
+from celery import Celery
+
+from core.logs import configure_logs
+from core.settings import Settings, load_settings
+from models.catalogue import AnyModel, Catalogue, find_catalogue
+from queues.app import celery_app
+from workers.deliveries import Receiver
+from workers.engines.registry import build_engine
+from workers.receiver import Dispatcher
+
+
+def compose(settings: Settings, catalogue: Catalogue) -> Celery:
+    """The Celery application of a worker for the models that the settings choose."""
+    models = chosen_models(settings, catalogue)
+    app = celery_app(settings, [model.name for model in models])
+    app.conf.worker_concurrency = sum(model.slots for model in models)
+    app.receiver_factory = lambda: receiver(settings, models)
+    return app
+
+
+def chosen_models(settings: Settings, catalogue: Catalogue) -> list[AnyModel]:
+    """The entries that this worker runs; raises `UnknownModel` for a name that is not served."""
+    return [catalogue.get(name) for name in settings.worker.models or catalogue.names]
+
+
+def receiver(settings: Settings, models: Sequence[AnyModel]) -> Receiver:
+    engines = {model.name: build_engine(model, environ=os.environ) for model in models}
+    return Dispatcher(settings, models, engines, name=worker_name())
+
+
+def worker_name() -> str:
+    """Unique on its host and new at each start, so that a lease is never taken for an earlier life's."""
+    return f"worker-{os.getpid()}@{socket.gethostname()}"
+
+
+def __getattr__(name: str) -> Celery:
+    """`app`, made when Celery asks for it: importing this module does no work."""
+    if name != "app":
+        raise AttributeError(name)
+    settings = load_settings()
+    configure_logs(settings.log)
+    globals()["app"] = app = compose(settings, find_catalogue(settings))
+    return app

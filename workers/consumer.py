@@ -1,0 +1,51 @@
+"""Celery's consumer with per-consumer prefetch, tied to our pool."""
+
+import warnings
+from typing import Any
+
+from celery.exceptions import CPendingDeprecationWarning
+from celery.worker.consumer import Consumer as CeleryConsumer
+from celery.worker.consumer.control import Control as CeleryControl
+from celery.worker.consumer.events import Events
+from celery.worker.consumer.tasks import Tasks as CeleryTasks
+
+
+class Tasks(CeleryTasks):  # type: ignore[misc]
+    requires = (Events,)
+
+    def qos_global(self, c: Any) -> bool:  # noqa: ARG002
+        """Never: bulk must not use up premium's prefetch, and RabbitMQ 4.3 refuses global QoS."""
+        return False
+
+
+class Control(CeleryControl):  # type: ignore[misc]
+    requires = (Tasks,)
+
+
+class Consumer(CeleryConsumer):  # type: ignore[misc]
+    """Without mingle, gossip and delayed delivery: the database tells workers what they must know."""
+
+    class Blueprint(CeleryConsumer.Blueprint):  # type: ignore[misc]
+        default_steps = (
+            "celery.worker.consumer.connection:Connection",
+            "celery.worker.consumer.events:Events",
+            "celery.worker.consumer.heart:Heart",
+            "celery.worker.consumer.agent:Agent",
+            "celery.worker.consumer.consumer:Evloop",
+            Tasks,
+            Control,
+        )
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.pool.attach(self)
+
+    def on_connection_error_after_connected(self, exc: BaseException) -> None:
+        with warnings.catch_warnings():
+            # Celery announces that it will cancel running tasks one day; our setting says not to.
+            warnings.simplefilter("ignore", CPendingDeprecationWarning)
+            super().on_connection_error_after_connected(exc)
+
+    def cancel_active_requests(self) -> None:
+        """A cold shutdown gives jobs back; to cancel them would end them for their callers."""
+        self.pool.hurry()

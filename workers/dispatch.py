@@ -1,0 +1,297 @@
+"""The dispatch window of one model: orders what it holds, claims what fits, keeps the engine full."""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, Protocol
+
+from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_exponential_jitter
+
+from core.errors import EngineUnavailable, PenstockError, StoreUnavailable
+from core.logs import get_logger
+from models.lifecycle import Status
+from models.repositories.execution import Claim, Ending
+from models.service_class import ServiceClass
+from models.views import JobView
+from queues.messages import JobEnvelope
+from queues.order import Item, Load, Rules, Shares, choose
+from workers.deliveries import Delivery
+from workers.engines.protocol import Engine, EngineState
+from workers.ledger import Ledger, Settled
+from workers.runner import Discard, Events, GiveBack, JobRunner, Outcome, Stop
+
+logger = get_logger(__name__)
+
+# A reserved slot stays empty only while premium work has been seen this recently, in seconds.
+_PREMIUM_MEMORY: Final = 60.0
+_STORE_RETRY: Final = 0.5  # seconds
+_ENGINE_LOOK: Final = 0.1  # seconds
+_HOLD_RESULTS: Final = 60.0  # seconds; past the lease the fence decides whose result counts
+
+
+class WorkerEvents(Events, Protocol):
+    def finished(self, view: JobView) -> None: ...
+
+
+@dataclass(slots=True)
+class Run:
+    """A claimed job in the engine."""
+
+    delivery: Delivery
+    claim: Claim
+    stopped: "asyncio.Future[Stop]"
+    task: "asyncio.Task[None] | None" = None
+    begun: bool = False
+
+
+@dataclass(slots=True)
+class Desk:
+    """One model's engine, window and running jobs. Lives on the pool's loop."""
+
+    model: str
+    slots: int
+    reserved: int
+    engine: Engine
+    runner: JobRunner
+    ledger: Ledger
+    events: WorkerEvents
+    rules: Rules
+    shares: Shares = field(default_factory=Shares)
+    window: dict[str, Delivery] = field(default_factory=dict)
+    running: dict[str, Run] = field(default_factory=dict)
+    counts: Counter[str] = field(default_factory=Counter)
+    _claiming: int = 0
+    _premium_seen: float = float("-inf")
+    _wake: asyncio.Event = field(default_factory=asyncio.Event)
+    _open: asyncio.Event = field(default_factory=asyncio.Event)
+    _tasks: "set[asyncio.Task[Any]]" = field(default_factory=set)
+
+    def take(self, delivery: Delivery) -> None:
+        self.window[delivery.task_id] = delivery
+        if delivery.envelope.service_class == ServiceClass.PREMIUM:
+            self._premium_seen = time.monotonic()
+        self._wake.set()
+
+    def forget(self, task_ids: Collection[str]) -> list[str]:
+        """Drops those that were not begun; returns them."""
+        return [task_id for task_id in task_ids if self.window.pop(task_id, None) is not None]
+
+    async def serve(self) -> None:
+        """Until cancelled: whenever slots are free, claim the next group and run it."""
+        self._open.set()
+        try:
+            while True:
+                await self._wake.wait()
+                self._wake.clear()
+                await self._open.wait()
+                while chosen := self._choose():
+                    await self._begin(chosen)
+        finally:
+            for task in self._tasks:
+                task.cancel()
+
+    def stop(self, run: Run, why: Stop) -> None:
+        if not run.stopped.done():
+            run.stopped.set_result(why)
+            if run.begun and run.task is not None:
+                run.task.cancel()
+
+    async def finish_within(self, seconds: float) -> None:
+        """Lets what runs finish for so long, then gives the rest back."""
+        await self._idle(seconds)
+        for run in list(self.running.values()):
+            self.stop(run, Stop.DRAINED)
+        await self._idle(None)
+
+    async def _idle(self, seconds: float | None) -> None:
+        tasks = [run.task for run in self.running.values() if run.task is not None]
+        if tasks:
+            await asyncio.wait(tasks, timeout=seconds)
+
+    def _choose(self) -> list[Delivery]:
+        free = self.slots - len(self.running) - self._claiming
+        if free <= 0 or not self.window or not self._open.is_set():
+            return []
+        deliveries = list(self.window.values())
+        load = Load(
+            now=time.time(),
+            limit=free,
+            unreserved=max(0, free - self._withheld()),
+            backlog=_backlog(deliveries),
+            warm=frozenset(p for run in self.running.values() if (p := run.delivery.envelope.prefix)),
+        )
+        items = [_item(delivery) for delivery in deliveries]
+        chosen, self.shares = choose(items, self.shares, self.rules, load)
+        return [self.window.pop(item.key) for item in chosen]
+
+    def _withheld(self) -> int:
+        """Slots kept for premium: those reserved and not yet in premium's use."""
+        if time.monotonic() - self._premium_seen > _PREMIUM_MEMORY:
+            return 0
+        premium = sum(run.claim.view.service_class == ServiceClass.PREMIUM for run in self.running.values())
+        return max(0, self.reserved - premium)
+
+    async def _begin(self, chosen: Sequence[Delivery]) -> None:
+        self._claiming = len(chosen)
+        try:
+            claims = await self.ledger.claim([(d.envelope.id, d.envelope.generation) for d in chosen])
+        except StoreUnavailable:
+            logger.warning("claim_delayed", model=self.model, jobs=len(chosen))
+            self.window.update((delivery.task_id, delivery) for delivery in chosen)
+            await asyncio.sleep(_STORE_RETRY)
+            return
+        finally:
+            self._claiming = 0
+        ours = {(claim.view.id, claim.view.generation): claim for claim in claims}
+        for delivery in chosen:
+            claim = ours.get((delivery.envelope.id, delivery.envelope.generation))
+            if claim is None:
+                self.counts["not_claimed"] += 1
+                delivery.dropped("not claimed: cancelled, expired, or claimed before")
+            else:
+                self._start(delivery, claim)
+        if len(self.window) < self.slots:
+            self._spawn(self.ledger.ask_for_more())
+
+    def _start(self, delivery: Delivery, claim: Claim) -> None:
+        run = Run(delivery, claim, asyncio.get_running_loop().create_future())
+        self.running[claim.view.id] = run
+        delivery.started()
+        run.task = self._spawn(self._execute(run))
+
+    def _spawn(self, work: Any) -> "asyncio.Task[Any]":
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def _execute(self, run: Run) -> None:
+        run.begun = True
+        try:
+            if run.stopped.done():  # stopped between its claim and its first step
+                outcome = self.runner.stopped(run.claim, run.stopped.result())
+            else:
+                outcome = await self.runner.run(run.claim, run.stopped)
+            self._watch_engine(outcome)
+            await self._record(run, outcome)
+        except Exception:
+            # The lease runs out and the reaper gives the job back: nothing is lost.
+            logger.exception("run_failed", job=run.claim.view.id, attempt=run.claim.view.attempt)
+            run.delivery.dropped("internal error")
+        finally:
+            del self.running[run.claim.view.id]
+            self._wake.set()
+
+    async def _record(self, run: Run, outcome: Outcome) -> None:
+        self.counts[type(outcome).__name__.lower()] += 1
+        match outcome:
+            case Ending():
+                await self._settle(run, outcome)
+            case GiveBack():
+                await self._give_back(run, outcome)
+            case Discard():
+                run.delivery.dropped(outcome.reason)
+
+    async def _settle(self, run: Run, ending: Ending) -> None:
+        settled = await _patiently(lambda: self.ledger.settle(ending))
+        if settled is None:
+            self.counts["stale_finish"] += 1
+            logger.warning("stale_finish_refused", job=ending.job_id, attempt=ending.attempt)
+            run.delivery.dropped("fenced: another attempt owns the job")
+            return
+        view = _finished(run.claim.view, ending, settled)
+        self.events.finished(view)
+        self.counts[ending.status.value] += 1
+        _acknowledge(run.delivery, ending)
+
+    async def _give_back(self, run: Run, outcome: GiveBack) -> None:
+        job = run.claim.view
+        returned = await _patiently(
+            lambda: self.ledger.give_back(job.id, job.attempt, excused=outcome.excused)
+        )
+        if returned:
+            self.events.emit(job.id, "status", {"status": Status.QUEUED.value, "reason": outcome.reason})
+            run.delivery.dropped(f"given back: {outcome.reason}")
+        else:
+            # It is no longer running for us: being cancelled, or another attempt's.
+            await self._settle(run, self.runner.cancelled(run.claim))
+
+    def _watch_engine(self, outcome: Outcome) -> None:
+        """An engine that just died would burn the attempts of whatever is handed to it next."""
+        if isinstance(outcome, GiveBack) and outcome.reason == EngineUnavailable.code and self._open.is_set():
+            self._open.clear()
+            self._spawn(self._reopen())
+
+    async def _reopen(self) -> None:
+        while (await self.engine.health()).state is not EngineState.READY:  # noqa: ASYNC110 - another process
+            await asyncio.sleep(_ENGINE_LOOK)
+        self._open.set()
+        self._wake.set()
+
+
+async def _patiently(work: Any) -> Any:
+    """A result in hand outlives a short outage of the database."""
+    async for attempt in AsyncRetrying(
+        retry=retry_if_exception_type(StoreUnavailable),
+        wait=wait_exponential_jitter(multiplier=0.1, max=2.0, jitter=0.1),
+        stop=stop_after_delay(_HOLD_RESULTS),
+        reraise=True,
+    ):
+        with attempt:
+            return await work()
+    return None
+
+
+def _acknowledge(delivery: Delivery, ending: Ending) -> None:
+    match ending.status:
+        case Status.COMPLETED:
+            tokens = (ending.usage or {}).get("completion_tokens", 0)
+            delivery.succeeded(f"completed: {tokens} tokens")
+        case Status.CANCELLED:
+            delivery.revoked()
+        case _:
+            error = ending.error or {}
+            delivery.failed(PenstockError(f"{error.get('code')}: {error.get('message')}"))
+
+
+def _finished(view: JobView, ending: Ending, settled: Settled) -> JobView:
+    version, finished_at = settled
+    return replace(
+        view,
+        status=ending.status,
+        version=version,
+        finished_at=finished_at,
+        expires_at=ending.expires_at,
+        output=ending.output,
+        usage=ending.usage,
+        timings=ending.timings,
+        error=ending.error,
+    )
+
+
+def _backlog(deliveries: Sequence[Delivery]) -> dict[str, int]:
+    """Tokens that wait per class, as the latest message of each says."""
+    latest: dict[str, JobEnvelope] = {}
+    for delivery in deliveries:
+        envelope = delivery.envelope
+        known = latest.get(envelope.service_class)
+        if known is None or envelope.arrived > known.arrived:
+            latest[envelope.service_class] = envelope
+    return {name: envelope.backlog for name, envelope in latest.items()}
+
+
+def _item(delivery: Delivery) -> Item:
+    envelope = delivery.envelope
+    return Item(
+        key=delivery.task_id,
+        service_class=ServiceClass(envelope.service_class),
+        tenant=envelope.tenant,
+        priority=envelope.priority,
+        cost=envelope.cost,
+        arrived=envelope.arrived,
+        deadline=envelope.deadline,
+        prefix=envelope.prefix,
+        prefix_tokens=envelope.prefix_tokens,
+    )

@@ -1,0 +1,97 @@
+"""What a worker writes down: claims, endings and heartbeats, each in groups."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from core.errors import StoreUnavailable
+from core.logs import get_logger
+from models.dialect import Database
+from models.group_commit import GroupCommit
+from models.repositories import execution, fleet, jobs
+from models.repositories.execution import Claim, Ending, HeldLease
+from queues.relay import BELL
+
+logger = get_logger(__name__)
+
+_GROUP: Final = 256
+
+Settled = tuple[int, datetime]
+
+
+class Ledger:
+    """The only way from a worker to the database. Every method may raise `StoreUnavailable`."""
+
+    def __init__(self, database: Database, *, worker: str, lease: timedelta) -> None:
+        self._database = database
+        self.worker = worker
+        self._lease = lease
+        self._endings: GroupCommit[Ending, Settled | None] = GroupCommit(
+            self._settle, limit=_GROUP, retry_alone=_is_a_row
+        )
+        self._returns: GroupCommit[tuple[str, int, bool], bool] = GroupCommit(self._give_back, limit=_GROUP)
+
+    async def claim(self, wanted: Sequence[tuple[str, int]]) -> list[Claim]:
+        """See `execution.claim`: what is missing from the answer is not ours to run."""
+        async with self._database.begin() as connection:
+            return await execution.claim(connection, wanted, worker=self.worker, lease=self._lease)
+
+    async def ask_for_more(self) -> None:
+        """Tells the relay that there is room."""
+        await self._database.wakeups.ring(BELL)
+
+    async def settle(self, ending: Ending) -> Settled | None:
+        """The job's new version and the time it ended; None when another attempt owns the job."""
+        return await self._endings.submit(ending)
+
+    async def give_back(self, job_id: str, attempt: int, *, excused: bool) -> bool:
+        """The job waits again; False when it is not ours any more."""
+        return await self._returns.submit((job_id, attempt, excused))
+
+    async def cancel(self, tenant_id: str, job_id: str, *, keep: timedelta) -> None:
+        async with self._database.begin() as connection:
+            await jobs.cancel(connection, tenant_id, job_id, expires_at=datetime.now(UTC) + keep)
+
+    async def heartbeat(
+        self, *, slots: dict[str, int], held: dict[str, int], state: str, detail: str
+    ) -> None:
+        async with self._database.begin() as connection:
+            await fleet.report(
+                self._database,
+                connection,
+                name=self.worker,
+                slots=slots,
+                held=held,
+                state=state,
+                detail=detail,
+            )
+
+    async def extend(self) -> list[HeldLease]:
+        async with self._database.begin() as connection:
+            return await execution.extend_leases(connection, worker=self.worker, lease=self._lease)
+
+    async def sign_off(self) -> None:
+        async with self._database.begin() as connection:
+            await fleet.sign_off(connection, self.worker)
+
+    async def _settle(self, endings: Sequence[Ending]) -> list[Settled | None]:
+        async with self._database.begin() as connection:
+            settled = await execution.settle(connection, endings)
+        return [settled.get(ending.job_id) for ending in endings]
+
+    async def _give_back(self, attempts: Sequence[tuple[str, int, bool]]) -> list[bool]:
+        returned: set[str] = set()
+        async with self._database.begin() as connection:
+            for excused in (True, False):
+                mine = [(job, attempt) for job, attempt, is_excused in attempts if is_excused is excused]
+                if mine:
+                    returned.update(
+                        await execution.give_back(self._database, connection, mine, excused=excused)
+                    )
+        await self._database.wakeups.ring(BELL)
+        return [job in returned for job, _, _ in attempts]
+
+
+def _is_a_row(error: Exception) -> bool:
+    """One row may be at fault; a lost database is nobody's."""
+    return not isinstance(error, StoreUnavailable)

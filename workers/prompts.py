@@ -1,0 +1,50 @@
+"""From what was accepted to what an engine takes."""
+
+from typing import Any
+
+from models.repositories.execution import Claim
+from workers.engines.protocol import Prompt, Sampling
+
+
+def to_prompt(claim: Claim, *, chat: bool) -> Prompt:
+    """The engine's request; its id names job and attempt, so that an abort never hits a later attempt.
+
+    With `chat`, a bare prompt is a user's message: a chat model that only continues it answers nonsense.
+    """
+    request = claim.request
+    messages, text = request.get("messages"), request.get("prompt")
+    if chat and messages is None:
+        messages, text = [{"role": "user", "content": text}], None
+    return Prompt(
+        request_id=f"{claim.view.id}.{claim.view.attempt}",
+        messages=tuple(messages) if messages is not None else None,
+        text=text,
+        sampling=_sampling(request),
+        priority=claim.view.priority,
+        reasoning=request.get("reasoning"),
+    )
+
+
+def _sampling(request: dict[str, Any]) -> Sampling:
+    stop = request.get("stop") or ()
+    defaults = Sampling()
+    return Sampling(
+        max_tokens=request.get("max_tokens") or defaults.max_tokens,
+        temperature=_given(request, "temperature", defaults.temperature),
+        top_p=_given(request, "top_p", defaults.top_p),
+        top_k=request.get("top_k"),
+        min_p=request.get("min_p"),
+        presence_penalty=_given(request, "presence_penalty", 0.0),
+        frequency_penalty=_given(request, "frequency_penalty", 0.0),
+        repetition_penalty=_given(request, "repetition_penalty", 1.0),
+        stop=(stop,) if isinstance(stop, str) else tuple(stop),
+        seed=request.get("seed"),
+        logprobs=request.get("logprobs"),
+        response_format=request.get("response_format"),
+    )
+
+
+def _given(request: dict[str, Any], name: str, default: float) -> float:
+    """Zero is a value; only an absent field takes the default."""
+    value = request.get(name)
+    return default if value is None else value

@@ -1,0 +1,200 @@
+"""The worker's heart: engines, desks and heartbeats behind the pool's `Receiver`."""
+
+import asyncio
+import math
+import time
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
+from datetime import timedelta
+from typing import Any
+
+from core.errors import StoreUnavailable
+from core.logs import get_logger
+from core.settings import Settings
+from models.catalogue import AnyModel
+from models.dialect import open_database
+from queues.cancel_notices import CancelListener
+from queues.event_writer import EventWriter
+from queues.order import Rules
+from queues.redis import open_redis
+from workers.deliveries import Delivery
+from workers.dispatch import Desk, Run
+from workers.engines.protocol import Engine, EngineHealth, EngineState
+from workers.ledger import Ledger
+from workers.runner import JobRunner, Limits, Stop
+
+logger = get_logger(__name__)
+
+
+class Dispatcher:
+    """Runs the jobs of this worker's models, one desk each. Everything happens on the pool's loop."""
+
+    def __init__(
+        self, settings: Settings, models: Sequence[AnyModel], engines: Mapping[str, Engine], *, name: str
+    ) -> None:
+        self._settings = settings
+        self._models = models
+        self._engines = engines
+        self._name = name
+        self._desks: dict[str, Desk] = {}
+        self._tasks: list[asyncio.Task[None]] = []
+        self._draining = False
+
+    async def start(self) -> None:
+        """Opens what it needs on this loop and starts the engines; returns when a job could run."""
+        namespace = self._settings.broker.namespace
+        self._database = open_database(self._settings.database, namespace=namespace)
+        self._redis = open_redis(self._settings.redis, namespace=namespace)
+        self._ledger = Ledger(self._database, worker=self._name, lease=self._settings.worker.lease)
+        self._events = EventWriter(
+            self._redis,
+            namespace=namespace,
+            settings=self._settings.redis,
+            flush_every=self._settings.worker.event_flush,
+        )
+        self._cancels = CancelListener(self._redis, namespace=namespace, on_cancel=self._cancel_job)
+        await self._events.start()
+        await asyncio.gather(*(engine.start() for engine in self._engines.values()))
+        self._desks = {model.name: self._desk(model) for model in self._models}
+        loops = [desk.serve() for desk in self._desks.values()]
+        self._tasks = [asyncio.create_task(loop) for loop in (*loops, self._beat())]
+        await self._cancels.start()
+        logger.info("worker_ready", worker=self._name, models=list(self._desks))
+
+    def take(self, deliveries: Sequence[Delivery]) -> None:
+        for delivery in deliveries:
+            desk = self._desks.get(delivery.envelope.model)
+            if desk is None or self._draining:
+                delivery.requeue()
+            else:
+                desk.take(delivery)
+
+    def cancel(self, task_id: str) -> None:
+        """An operator's revoke: the job is cancelled for its owner, too."""
+        for desk in self._desks.values():
+            delivery = desk.window.pop(task_id, None)
+            if delivery is not None:
+                self._cancel_for(delivery)
+                delivery.revoked()
+            for run in desk.running.values():
+                if run.delivery.task_id == task_id:
+                    self._cancel_for(run.delivery, then=(desk, run))
+
+    def forget(self, task_ids: Collection[str]) -> Collection[str]:
+        return [task_id for desk in self._desks.values() for task_id in desk.forget(task_ids)]
+
+    async def drain(self, grace: timedelta) -> None:
+        """Takes nothing more, finishes what runs within `grace`, and gives the rest back unharmed."""
+        self._draining = True
+        logger.info("worker_draining", running=sum(len(desk.running) for desk in self._desks.values()))
+        with suppress(StoreUnavailable):
+            await self._report("draining")
+        for desk in self._desks.values():
+            for delivery in list(desk.window.values()):
+                delivery.requeue()
+            desk.window.clear()
+        await asyncio.gather(*(desk.finish_within(grace.total_seconds()) for desk in self._desks.values()))
+
+    async def close(self) -> None:
+        await self._cancels.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        with suppress(StoreUnavailable):
+            await self._ledger.sign_off()
+        await asyncio.gather(*(engine.close() for engine in self._engines.values()))
+        await self._events.close()
+        await self._redis.aclose()
+        await self._database.close()
+
+    def info(self) -> dict[str, Any]:
+        return {
+            name: {
+                "slots": desk.slots,
+                "running": len(desk.running),
+                "window": len(desk.window),
+                "counts": dict(desk.counts),
+            }
+            for name, desk in self._desks.items()
+        }
+
+    def _desk(self, model: AnyModel) -> Desk:
+        worker = self._settings.worker
+        engine = self._engines[model.name]
+        limits = Limits(worker.job_stall, worker.max_attempts, self._settings.upkeep.retention)
+        return Desk(
+            model=model.name,
+            slots=model.slots,
+            reserved=math.floor(model.slots * self._settings.order.reserved_premium),
+            engine=engine,
+            runner=JobRunner(engine, self._events, limits, chat=model.chat),
+            ledger=self._ledger,
+            events=self._events,
+            rules=Rules.of(self._settings.order),
+        )
+
+    def _cancel_for(self, delivery: Delivery, *, then: tuple[Desk, Run] | None = None) -> None:
+        async def cancel() -> None:
+            envelope = delivery.envelope
+            await self._ledger.cancel(envelope.tenant, envelope.id, keep=self._settings.upkeep.retention)
+            if then is not None:
+                desk, run = then
+                desk.stop(run, Stop.CANCELLED)
+
+        self._tasks.append(asyncio.create_task(cancel()))
+
+    def _cancel_job(self, job_id: str) -> None:
+        """Within milliseconds of the cancel; the heartbeat brings those that Redis lost."""
+        for desk in self._desks.values():
+            run = desk.running.get(job_id)
+            if run is not None:
+                desk.stop(run, Stop.CANCELLED)
+
+    async def _beat(self) -> None:
+        """Every heartbeat: extend the leases, see what was lost or cancelled, say that we live."""
+        while True:
+            try:
+                await self._stop_stalled()
+                await self._extend()
+                await self._report()
+            except StoreUnavailable as error:
+                logger.warning("heartbeat_missed", reason=str(error))
+            await asyncio.sleep(self._settings.worker.heartbeat.total_seconds())
+
+    async def _extend(self) -> None:
+        # Only what ran before the statement can be missing from its answer.
+        before = [(desk, run) for desk in self._desks.values() for run in desk.running.values()]
+        if not before:
+            return
+        held = {(lease.job_id, lease.attempt): lease for lease in await self._ledger.extend()}
+        for desk, run in before:
+            lease = held.get((run.claim.view.id, run.claim.view.attempt))
+            if lease is None:
+                # Settled meanwhile, or reaped: stopping a run that is over changes nothing.
+                desk.stop(run, Stop.LOST)
+            elif lease.cancel_requested:
+                desk.stop(run, Stop.CANCELLED)
+
+    async def _stop_stalled(self) -> None:
+        limit = self._settings.worker.engine_stall.total_seconds()
+        for desk in self._desks.values():
+            health = await desk.engine.health()
+            if desk.running and time.monotonic() - health.progressed_at > limit:
+                logger.error("engine_stalled", model=desk.model, jobs=len(desk.running))
+                for run in list(desk.running.values()):
+                    desk.stop(run, Stop.STALLED)
+
+    async def _report(self, state: str | None = None) -> None:
+        healths = {name: await engine.health() for name, engine in self._engines.items()}
+        await self._ledger.heartbeat(
+            slots={name: desk.slots for name, desk in self._desks.items()},
+            held={name: len(desk.window) for name, desk in self._desks.items()},
+            state=state or ("draining" if self._draining else _worst(healths)),
+            detail="; ".join(f"{name}: {h.detail}" for name, h in healths.items() if h.detail),
+        )
+
+
+def _worst(healths: Mapping[str, EngineHealth]) -> str:
+    """Ready when every engine is; else the first state that is not."""
+    others = [health.state for health in healths.values() if health.state is not EngineState.READY]
+    return (others[0] if others else EngineState.READY).value

@@ -1,0 +1,244 @@
+"""One claimed job: from its prompt to its ending."""
+
+import asyncio
+import time
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from typing import Any, Final, Protocol
+
+from core.errors import EngineFailure, EngineUnavailable, GenerationStalled, PenstockError, PromptTooLong
+from models.lifecycle import Status, attempts_left
+from models.repositories.execution import Claim, Ending
+from workers.engines.protocol import Delta, Engine, Usage
+from workers.prompts import to_prompt
+
+_TOKENS_PER_STALL: Final = 20_000  # tokens that double the patience with one job
+
+
+class Stop(StrEnum):
+    """Why a running job is taken from the engine."""
+
+    CANCELLED = "cancelled"
+    LOST = "lease_lost"
+    DRAINED = "drained"
+    STALLED = "engine_stalled"
+
+
+@dataclass(frozen=True, slots=True)
+class GiveBack:
+    """The attempt ends without an ending: the job waits again, or belongs to someone else already."""
+
+    reason: str
+    excused: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Discard:
+    """Somebody else owns the job; nothing is to be recorded."""
+
+    reason: str
+
+
+Outcome = Ending | GiveBack | Discard
+
+
+class Events(Protocol):
+    """Where a job's progress goes; never blocks and never raises."""
+
+    def token(self, job_id: str, *, attempt: int, index: int, text: str, reasoning: str) -> None: ...
+
+    def emit(self, job_id: str, kind: str, data: dict[str, Any]) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How long one job may take without a token, how often it may be tried, how long it is kept."""
+
+    job_stall: timedelta
+    max_attempts: int
+    retention: timedelta
+
+
+@dataclass(slots=True)
+class Answer:
+    """The answer so far; times are monotonic seconds."""
+
+    began: float = field(default_factory=time.monotonic)
+    first_token: float | None = None
+    text: list[str] = field(default_factory=list)
+    reasoning: list[str] = field(default_factory=list)
+    logprobs: list[Any] = field(default_factory=list)
+    finish_reason: str | None = None
+    usage: Usage | None = None
+    deltas: int = 0
+
+    def add(self, delta: Delta) -> None:
+        if delta.text or delta.reasoning:
+            self.first_token = self.first_token or time.monotonic()
+            self.deltas += 1
+        self.text.append(delta.text)
+        self.reasoning.append(delta.reasoning)
+        self.logprobs.extend(delta.logprobs or ())
+        self.finish_reason = delta.finish_reason or self.finish_reason
+        self.usage = delta.usage or self.usage
+
+    def output(self) -> dict[str, Any]:
+        output: dict[str, Any] = {
+            "text": "".join(self.text),
+            "reasoning": "".join(self.reasoning) or None,
+            "finish_reason": self.finish_reason or "stop",
+        }
+        return output | ({"logprobs": self.logprobs} if self.logprobs else {})
+
+    def timings(self, claim: Claim) -> dict[str, float]:
+        """Milliseconds: waiting for the first start, until the first token, and in this run."""
+        started = claim.view.started_at or claim.view.created_at
+        timings = {
+            "queue_ms": max(0.0, _ms((started - claim.view.created_at).total_seconds())),
+            "run_ms": _ms(time.monotonic() - self.began),
+        }
+        if self.first_token is not None:
+            timings["first_token_ms"] = _ms(self.first_token - self.began)
+        return timings
+
+
+class JobRunner:
+    """Runs claimed jobs on one engine. `run` always returns an outcome, whatever the engine does."""
+
+    def __init__(self, engine: Engine, events: Events, limits: Limits, *, chat: bool = True) -> None:
+        self._engine = engine
+        self._events = events
+        self._limits = limits
+        self._chat = chat
+
+    async def run(self, claim: Claim, stopped: "asyncio.Future[Stop]") -> Outcome:
+        """`stopped` is resolved with the reason before the task that runs this is cancelled."""
+        answer = Answer()
+        self._announce(claim)
+        try:
+            async with asyncio.timeout(_until(claim.view.deadline)):
+                await self._generate(claim, answer)
+        except TimeoutError:
+            error = {"code": "deadline_exceeded", "message": "the deadline passed while the job ran"}
+            return self._ending(claim, Status.EXPIRED, answer, error=error)
+        except asyncio.CancelledError:
+            return self.stopped(claim, stopped.result() if stopped.done() else Stop.DRAINED, answer)
+        except PenstockError as error:
+            return self._failed(claim, answer, error)
+        return self._ending(claim, Status.COMPLETED, answer, output=answer.output())
+
+    def cancelled(self, claim: Claim) -> Ending:
+        return self._ending(claim, Status.CANCELLED, Answer())
+
+    def _announce(self, claim: Claim) -> None:
+        job = claim.view
+        if job.attempt > 1:
+            self._events.emit(job.id, "reset", {"attempt": job.attempt})
+        data = {"status": Status.RUNNING.value, "attempt": job.attempt, "version": job.version}
+        self._events.emit(job.id, "status", data)
+
+    async def _generate(self, claim: Claim, answer: Answer) -> None:
+        """Deltas until the stream ends; each must come within the stall limit, the first within more."""
+        job = claim.view
+        patience = self._limits.job_stall.total_seconds()
+        allowance = patience * (1 + claim.cost / _TOKENS_PER_STALL)
+        async with aclosing(self._engine.generate(to_prompt(claim, chat=self._chat))) as deltas:
+            while True:
+                delta = await _next(deltas, within=allowance if answer.deltas == 0 else patience)
+                if delta is None:
+                    break
+                if delta.text or delta.reasoning:
+                    self._events.token(
+                        job.id,
+                        attempt=job.attempt,
+                        index=answer.deltas,
+                        text=delta.text,
+                        reasoning=delta.reasoning,
+                    )
+                answer.add(delta)
+        if answer.finish_reason == "abort":
+            raise EngineUnavailable("the engine aborted the request")
+
+    def stopped(self, claim: Claim, why: Stop, answer: Answer | None = None) -> Outcome:
+        """What becomes of a job that was taken from the engine, or never reached it."""
+        answer = answer or Answer()
+        match why:
+            case Stop.CANCELLED:
+                return self._ending(claim, Status.CANCELLED, answer)
+            case Stop.LOST:
+                return Discard("lease_lost")
+            case Stop.DRAINED:
+                return GiveBack(why.value, excused=True)
+            case Stop.STALLED:
+                return self._again(claim, answer, GenerationStalled("the engine made no progress"))
+
+    def _failed(self, claim: Claim, answer: Answer, error: PenstockError) -> Outcome:
+        if isinstance(error, EngineFailure) and error.retryable:
+            return self._again(claim, answer, error)
+        status = {"code": error.code, "message": str(error)}
+        if isinstance(error, PromptTooLong):
+            status["field"] = error.field
+        return self._ending(claim, Status.FAILED, answer, error=status)
+
+    def _again(self, claim: Claim, answer: Answer, error: EngineFailure) -> Outcome:
+        job = claim.view
+        if attempts_left(attempt=job.attempt, excused=job.excused, limit=self._limits.max_attempts):
+            return GiveBack(error.code, excused=False)
+        exhausted = {
+            "code": "attempts_exhausted",
+            "message": f"{self._limits.max_attempts} attempts failed, the last one so: {error}",
+        }
+        return self._ending(claim, Status.FAILED, answer, error=exhausted)
+
+    def _ending(
+        self,
+        claim: Claim,
+        status: Status,
+        answer: Answer,
+        *,
+        output: dict[str, Any] | None = None,
+        error: dict[str, Any] | None = None,
+    ) -> Ending:
+        return Ending(
+            job_id=claim.view.id,
+            attempt=claim.view.attempt,
+            status=status,
+            expires_at=datetime.now(UTC) + (claim.result_ttl or self._limits.retention),
+            output=output,
+            usage=_usage(answer.usage),
+            timings=answer.timings(claim),
+            error=error,
+        )
+
+
+async def _next(deltas: Any, *, within: float) -> Delta | None:
+    try:
+        async with asyncio.timeout(within):
+            delta: Delta = await anext(deltas)
+            return delta
+    except StopAsyncIteration:
+        return None
+    except TimeoutError as error:
+        raise GenerationStalled(f"no token within {within:.0f} s") from error
+
+
+def _usage(usage: Usage | None) -> dict[str, Any] | None:
+    if usage is None:
+        return None
+    return {
+        "prompt_tokens": usage.prompt_tokens,
+        "completion_tokens": usage.completion_tokens,
+        "total_tokens": usage.prompt_tokens + usage.completion_tokens,
+        "prompt_tokens_details": {"cached_tokens": usage.cached_tokens},
+    }
+
+
+def _until(deadline: datetime | None) -> float | None:
+    """Seconds from now, as `asyncio.timeout` takes them; None waits for ever."""
+    return None if deadline is None else max(0.0, (deadline - datetime.now(UTC)).total_seconds())
+
+
+def _ms(seconds: float) -> float:
+    return round(seconds * 1000, 1)
