@@ -74,7 +74,7 @@ class BrokerSettings(Group):
     namespace: str = Field(
         default="penstock",
         pattern=r"^[a-z][a-z0-9.-]{0,40}$",
-        description="Prefix of exchanges, queues and Redis keys: two platforms can share one broker.",
+        description="Prefix of exchanges, queues and Redis keys. Celery events are one per virtual host.",
     )
     queue_type: str = Field(
         default="classic",

@@ -53,7 +53,7 @@ class ServedModel(BaseModel):
     )
     chat: bool = Field(
         default=True,
-        description="A job's `prompt` is put to the model as a user's message; false: it is continued as it is.",
+        description="A job's `prompt` is put as a user's message; false: it is continued as it is.",
     )
     reasoning: bool = Field(default=False, description="The model thinks before it answers.")
     origin: str = Field(default="", exclude=True, description="File and line of the entry, for messages.")

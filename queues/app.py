@@ -41,7 +41,9 @@ def configuration(settings: Settings, models: Sequence[str]) -> dict[str, Any]:
     return {
         **_FIXED,
         **_connection(settings.broker),
-        **_names(topology.namespace),
+        # Events and control keep Celery's own names, so that any Flower and `celery inspect` see this worker;
+        # two platforms that must not see each other take two virtual hosts.
+        "task_default_queue": f"{topology.namespace}.tasks",
         "task_queues": topology.queues(models),
         "worker_prefetch_multiplier": settings.worker.prefetch_multiplier,
     }
@@ -52,17 +54,6 @@ def _connection(broker: BrokerSettings) -> dict[str, Any]:
         "broker_url": broker.url.get_secret_value(),
         "broker_connection_timeout": broker.connect_timeout.total_seconds(),
         "broker_heartbeat": max(1, round(broker.heartbeat.total_seconds())),
-    }
-
-
-def _names(namespace: str) -> dict[str, Any]:
-    """Two platforms on one broker must not see each other's events, nor obey each other's revokes."""
-    return {
-        "event_exchange": f"{namespace}.events",
-        "event_queue_prefix": f"{namespace}.events",
-        "control_exchange": f"{namespace}.control",
-        "task_default_queue": f"{namespace}.tasks",
-        "task_default_exchange": f"{namespace}.tasks",
     }
 
 

@@ -24,7 +24,7 @@ class JobEnvelope:
 
     `generation` counts how often the job was released with other terms; the claim drops an old one.
     `cost` and `prefix_tokens` are tokens, `arrived` and `deadline` are seconds since the epoch, `priority`
-    goes from 0 to 9 (first), `backlog` is how many jobs of its class waited when it was released.
+    goes from 0 to 9 (first), `backlog` is how many tokens of its class waited when it was released.
     """
 
     id: str

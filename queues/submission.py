@@ -1,0 +1,135 @@
+"""Accepting jobs: everything that waits goes into one transaction, then one bell for the relay."""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from typing import Final
+
+from sqlalchemy.exc import DataError, IntegrityError
+
+from core.errors import OutboxFull, StoreUnavailable
+from core.logs import get_logger
+from models.dialect import Database
+from models.group_commit import GroupCommit
+from models.repositories import jobs, outbox, submission
+from models.repositories.submission import NewJob, Receipt
+
+logger = get_logger(__name__)
+
+_DUTY: Final = 20  # counting takes at most a twentieth of the time
+_FRESH: Final = 1.0  # seconds that a count is believed at least
+
+
+class Submission:
+    """Accepts jobs, at most `max_queued` waiting at a time."""
+
+    def __init__(self, database: Database, *, max_queued: int) -> None:
+        self._database = database
+        self._cap = OutboxCap(database, max_queued)
+        self._group = GroupCommit(self._accept, retry_alone=_is_about_one_row)
+        self._bell = Bell(database)
+
+    @property
+    def waiting(self) -> int:
+        """About how many jobs wait."""
+        return self._cap.waiting
+
+    async def submit(self, job: NewJob) -> Receipt:
+        """Returns after the commit. Raises `OutboxFull` and `StoreUnavailable`."""
+        await self._cap.check()
+        return await self._group.submit(job)
+
+    async def find_in_flight(self, tenant_id: str, fingerprint: str) -> str | None:
+        """The unfinished job of the tenant that asked exactly this: what a retry without a key meant."""
+        async with self._database.read() as connection:
+            return await jobs.find_in_flight(connection, tenant_id, fingerprint)
+
+    def ring(self) -> None:
+        """Something waits again; returns at once."""
+        self._bell.ring()
+
+    async def close(self) -> None:
+        await self._group.drain()
+        await self._cap.close()
+        await self._bell.close()
+
+    async def _accept(self, group: Sequence[NewJob]) -> Sequence[Receipt]:
+        async with self._database.begin() as connection:
+            receipts = await submission.accept(self._database, connection, group)
+        self._cap.add(len(group))
+        self._bell.ring()
+        return receipts
+
+
+def _is_about_one_row(error: Exception) -> bool:
+    return isinstance(error, DataError | IntegrityError)
+
+
+class Bell:
+    """Wakes the relay in the background: one ring at a time, and one more for all that came meanwhile."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._wanted = False
+        self._task: asyncio.Task[None] | None = None
+
+    def ring(self) -> None:
+        self._wanted = True
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._ring())
+
+    async def close(self) -> None:
+        if self._task is not None:
+            await self._task
+
+    async def _ring(self) -> None:
+        while self._wanted:
+            self._wanted = False
+            await self._database.wakeups.ring(outbox.BELL)
+
+
+class OutboxCap:
+    """Refuses beyond a number of waiting jobs, which is counted rarely and guessed in between."""
+
+    def __init__(self, database: Database, limit: int) -> None:
+        self.waiting = 0
+        self._database = database
+        self._limit = limit
+        self._next_count = 0.0
+        self._counted = False
+        self._task: asyncio.Task[None] | None = None
+
+    def add(self, jobs: int) -> None:
+        self.waiting += jobs
+
+    async def check(self) -> None:
+        """Raises `OutboxFull`."""
+        is_due = time.monotonic() >= self._next_count
+        if is_due and (not self._counted or self.waiting >= self._limit):
+            await asyncio.shield(self._start())
+        elif is_due:
+            self._start()
+        if self.waiting >= self._limit:
+            error = OutboxFull(f"{self._limit} jobs are waiting; no more are accepted until some are done")
+            error.retry_after = max(1.0, self._next_count - time.monotonic())
+            raise error
+
+    async def close(self) -> None:
+        if self._task is not None:
+            await asyncio.wait([self._task])
+
+    def _start(self) -> asyncio.Task[None]:
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._count())
+        return self._task
+
+    async def _count(self) -> None:
+        started = time.monotonic()
+        try:
+            async with self._database.read() as connection:
+                self.waiting = await outbox.count_up_to(connection, self._limit)
+            self._counted = True
+        except StoreUnavailable:
+            logger.debug("outbox_not_counted")
+        took = time.monotonic() - started
+        self._next_count = time.monotonic() + max(_FRESH, _DUTY * took)
