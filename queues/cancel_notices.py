@@ -37,9 +37,10 @@ class CancelListener:
         self._task = asyncio.create_task(self._run(), name="cancel-listener")
 
     async def close(self) -> None:
-        if self._task is not None:
+        # Python 3.11's wait_for, in fakeredis, can swallow a cancellation.
+        while self._task is not None and not self._task.done():
             self._task.cancel()
-            await asyncio.wait([self._task])
+            await asyncio.wait([self._task], timeout=0.1)
 
     async def _run(self) -> None:
         while True:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import deque
+from collections.abc import Coroutine
 from contextlib import suppress
 from types import TracebackType
 from typing import Any, Final, Self
@@ -128,6 +129,7 @@ class EventReader:
         self._change = asyncio.Event()
         self._poke = asyncio.Event()
         self._up = False
+        self._was_up = False
         self._tried = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
@@ -141,10 +143,10 @@ class EventReader:
         await self._tried.wait()
 
     async def close(self) -> None:
+        self._fall()
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
-        self._fall()
 
     def subscribe(self, job_id: str, after: str | None = None) -> Subscription:
         """`async with reader.subscribe(job_id, after) as subscription: await subscription.next(15)`."""
@@ -207,22 +209,30 @@ class EventReader:
                 async with self._redis.pubsub() as pubsub, asyncio.TaskGroup() as group:
                     await pubsub.subscribe(self._names.idle)
                     self._rise()
-                    group.create_task(self._listen(pubsub))
-                    group.create_task(self._keep_subscribed(pubsub))
-                    group.create_task(self._read_poked())
+                    group.create_task(self._while_up(self._listen(pubsub)))
+                    group.create_task(self._while_up(self._keep_subscribed(pubsub)))
+                    group.create_task(self._while_up(self._read_poked()))
             except* REDIS_DOWN as errors:
                 self._note_outage(errors.exceptions[0])
             await asyncio.sleep(_PAUSE)
 
+    async def _while_up(self, work: Coroutine[None, None, None]) -> None:
+        # Python 3.11's wait_for, in fakeredis, can swallow a cancellation; the flag ends the loops then.
+        try:
+            await work
+        finally:
+            self._up = False
+
     def _rise(self) -> None:
         if self._tried.is_set():
             logger.info("event_reader_recovered")
-        self._up = True
+        self._up = self._was_up = True
         self._tried.set()
 
     def _note_outage(self, error: BaseException) -> None:
-        if self._up or not self._tried.is_set():
+        if self._was_up or not self._tried.is_set():
             logger.warning("event_reader_interrupted", reason=type(error).__name__)
+        self._was_up = False
         self._fall()
         self._tried.set()
 
@@ -236,7 +246,7 @@ class EventReader:
 
     async def _listen(self, pubsub: PubSub) -> None:
         silent = False
-        while True:
+        while self._up:
             message = await pubsub.get_message(timeout=_PATIENCE)
             if message is not None:
                 silent = False
@@ -262,7 +272,7 @@ class EventReader:
             self.look_again(job_id)
 
     async def _keep_subscribed(self, pubsub: PubSub) -> None:
-        while True:
+        while self._up:
             await self._change.wait()
             self._change.clear()
             changed, self._changed = list(self._changed), {}
@@ -277,7 +287,7 @@ class EventReader:
                 await pubsub.unsubscribe(*(self._names.poke(job_id) for job_id in jobs))
 
     async def _read_poked(self) -> None:
-        while True:
+        while self._up:
             await self._poke.wait()
             self._poke.clear()
             while self._poked:

@@ -136,9 +136,10 @@ class EventWriter:
             with suppress(TimeoutError):
                 async with asyncio.timeout(_PAUSE_WHILE_DOWN if self._down else self._flush_every):
                     await self._hurry.wait()
-            await self._flush()
+            await self.flush()
 
-    async def _flush(self) -> None:
+    async def flush(self) -> None:
+        """Sends what is buffered now, rather than at its time."""
         buffer, self._buffer, self._held = self._buffer, {}, 0
         if not self._closing:
             self._something.clear()

@@ -1,0 +1,94 @@
+"""The HTTP application, and the composition root that uvicorn starts."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+
+from fastapi import FastAPI
+from redis.asyncio import Redis
+
+from api import errors, openapi
+from api.dependencies import Parts, assemble
+from api.middleware import BodyLimit, RequestContext
+from api.routes import events, health, jobs, submission
+from core.clock import Clock, SystemClock
+from core.logs import configure_logs
+from core.settings import Settings, load_settings
+from models.catalogue import Catalogue, find_catalogue
+from models.dialect import Database, open_database
+from models.repositories.schema import latest_revision
+from queues.redis import open_redis
+
+VERSION = "0.1.0"
+
+
+def build_app() -> FastAPI:
+    """For `uvicorn --factory api.app:build_app`: reads the settings, and owns its database and Redis."""
+    settings = load_settings()
+    configure_logs(settings.log)
+    return open_app(settings, find_catalogue(settings))
+
+
+def open_app(settings: Settings, catalogue: Catalogue) -> FastAPI:
+    """An application that opens what it needs and closes it at the end."""
+    namespace = settings.broker.namespace
+    return create_app(
+        settings,
+        database=open_database(settings.database, namespace=namespace),
+        redis=open_redis(settings.redis, namespace),
+        catalogue=catalogue,
+        owns=True,
+    )
+
+
+def create_app(
+    settings: Settings,
+    *,
+    database: Database,
+    redis: Redis,
+    catalogue: Catalogue,
+    clock: Clock | None = None,
+    owns: bool = False,
+) -> FastAPI:
+    """`owns`: database and Redis are closed with the application; else they are its caller's."""
+    parts = assemble(
+        settings, database=database, redis=redis, catalogue=catalogue, clock=clock or SystemClock()
+    )
+    app = FastAPI(
+        title="Penstock",
+        version=VERSION,
+        description="Self-hosted asynchronous LLM inference.",
+        docs_url=None,
+        redoc_url=None,
+        lifespan=_lifespan(parts, owns=owns),
+    )
+    app.state.parts = parts
+    app.state.settings = settings
+    app.state.latest_revision = latest_revision()
+    errors.install(app)
+    openapi.install(app)
+    # The last one added is the outermost.
+    app.add_middleware(
+        BodyLimit, default=settings.api.max_body, limits={"/v1/jobs/bulk": settings.api.max_bulk_body}
+    )
+    app.add_middleware(RequestContext)
+    for router in (submission.router, jobs.router, events.router, health.router):
+        app.include_router(router)
+    return app
+
+
+def _lifespan(parts: Parts, *, owns: bool) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        await asyncio.gather(parts.events.start(), parts.notices.start())
+        try:
+            yield
+        finally:
+            await parts.reader.drain()
+            await parts.submission.close()
+            await parts.notices.close()
+            if owns:
+                await parts.redis.aclose(close_connection_pool=True)
+                await parts.database.close()
+
+    return lifespan

@@ -1,0 +1,84 @@
+"""What routes need, made once per application, and the caller of a request."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends, Request
+from redis.asyncio import Redis
+
+from api.auth import Caller, KeyRing
+from core.clock import Clock
+from core.settings import Settings
+from models.catalogue import Catalogue
+from models.dialect import Database
+from models.keys import JOBS
+from queues.event_reader import EventReader
+from queues.event_writer import EventWriter
+from queues.hot_jobs import HotJobs
+from queues.job_reader import JobReader
+from queues.prompts import PromptMeter
+from queues.submission import Submission
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """Everything behind the routes."""
+
+    settings: Settings
+    clock: Clock
+    database: Database
+    redis: Redis
+    catalogue: Catalogue
+    keys: KeyRing
+    meter: PromptMeter
+    submission: Submission
+    hot: HotJobs
+    events: EventReader
+    notices: EventWriter
+    reader: JobReader
+
+
+def assemble(
+    settings: Settings, *, database: Database, redis: Redis, catalogue: Catalogue, clock: Clock
+) -> Parts:
+    namespace = settings.broker.namespace
+    hot = HotJobs(redis, namespace=namespace, result_ttl=settings.redis.result_ttl)
+    events = EventReader(redis, namespace=namespace)
+    return Parts(
+        settings=settings,
+        clock=clock,
+        database=database,
+        redis=redis,
+        catalogue=catalogue,
+        keys=KeyRing(database, clock, pepper=settings.api.pepper, fresh=settings.api.key_cache),
+        meter=PromptMeter(),
+        submission=Submission(database, max_queued=settings.api.max_queued),
+        hot=hot,
+        events=events,
+        notices=EventWriter(
+            redis,
+            namespace=namespace,
+            settings=settings.redis,
+            flush_every=settings.worker.event_flush,
+        ),
+        reader=JobReader(database, hot, events),
+    )
+
+
+def parts_of(request: Request) -> Parts:
+    parts: Parts = request.app.state.parts
+    return parts
+
+
+async def authenticate(request: Request) -> Caller:
+    """Before a body is read: strangers do not make us hold a megabyte."""
+    return await parts_of(request).keys.verify(request.headers.get("authorization"))
+
+
+async def jobs_caller(request: Request) -> Caller:
+    caller = await authenticate(request)
+    caller.require(JOBS)
+    return caller
+
+
+JobsCaller = Annotated[Caller, Depends(jobs_caller)]

@@ -1,0 +1,194 @@
+"""What an error is in HTTP: its status, its headers and its one body. Nothing else knows."""
+
+import difflib
+import http
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import orjson
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, ValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from core import errors
+from core.errors import PenstockError
+
+MAX_RETRY_AFTER: Final = 120
+
+STATUS: Final[dict[type[PenstockError], int]] = {
+    PenstockError: 500,
+    errors.BadInput: 400,
+    errors.InvalidField: 422,
+    errors.BodyTooLarge: 413,
+    errors.Unauthenticated: 401,
+    errors.Forbidden: 403,
+    errors.NotFound: 404,
+    errors.Conflict: 409,
+    errors.IdempotencyMismatch: 422,
+    errors.QueueFull: 429,
+    errors.Unavailable: 503,
+    errors.EngineFailure: 502,
+    errors.EngineUnavailable: 503,
+    errors.EngineRefused: 422,
+    errors.GenerationStalled: 504,
+    errors.ConfigurationMistake: 500,
+}
+
+_OPENAI_PATHS: Final = (
+    "/v1/chat/",
+    "/v1/completions",
+    "/v1/files",
+    "/v1/batches",
+    "/v1/models",
+)
+_OPENAI_TYPES: Final = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
+_CODES: Final = {
+    400: "invalid_request",
+    401: "invalid_api_key",
+    404: "not_found",
+    405: "method_not_allowed",
+    406: "not_acceptable",
+    413: "body_too_large",
+    415: "unsupported_media_type",
+}
+_RETRY_SOON: Final = {409: 1.0, 429: 5.0, 503: 5.0}
+# A rule over several fields names the one to change in its error type: pydantic gives it no place.
+OF_FIELD: Final = "of_field."
+_MOST_PROBLEMS: Final = 20
+_LONGEST_NAME: Final = 100
+_SOURCES: Final = frozenset({"body", "query", "path", "header"})
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """An error as its reader sees it."""
+
+    status: int
+    code: str
+    detail: str
+    errors: list[dict[str, str]] = field(default_factory=list)
+    headers: dict[str, str] = field(default_factory=dict)
+
+    def body(self, *, instance: str, base: str = "") -> dict[str, Any]:
+        is_ours = self.status >= http.HTTPStatus.INTERNAL_SERVER_ERROR
+        kind = "server_error" if is_ours else "invalid_request_error"
+        return {
+            "type": f"{base}/errors/{self.code}",
+            "title": self.code.replace("_", " ").capitalize(),
+            "status": self.status,
+            "detail": self.detail,
+            "instance": instance,
+            "code": self.code,
+            "errors": self.errors,
+            "error": {
+                "message": self.detail,
+                "type": _OPENAI_TYPES.get(self.status, kind),
+                "param": self.errors[0]["field"] if self.errors else None,
+                "code": self.code,
+            },
+        }
+
+
+class Refused(RequestValidationError):
+    """Fields and messages that are fit to be sent."""
+
+    def __init__(self, problems: list[dict[str, str]]) -> None:
+        super().__init__([])
+        self.problems = problems
+
+
+def status_of(error: type[PenstockError]) -> int:
+    return next(STATUS[base] for base in error.__mro__ if base in STATUS)
+
+
+def describe(error: Exception) -> Problem:
+    """Any error as a problem. What nobody foresaw says nothing about itself."""
+    match error:
+        case PenstockError():
+            return _describe_own(error)
+        case Refused():
+            return invalid(error.problems)
+        case RequestValidationError():
+            return invalid(field_problems(error.errors()))
+        case HTTPException():
+            code = _CODES.get(error.status_code, "http_error")
+            detail = http.HTTPStatus(error.status_code).phrase
+            return Problem(error.status_code, code, detail, headers=dict(error.headers or {}))
+        case _:
+            return Problem(500, PenstockError.code, "Something broke here; it is logged under this instance.")
+
+
+def _describe_own(error: PenstockError) -> Problem:
+    status = status_of(type(error))
+    found = []
+    if isinstance(error, errors.InvalidField):
+        found = [{"field": error.field, "message": str(error)}]
+    headers = {}
+    if error.retryable and status in _RETRY_SOON:
+        headers["Retry-After"] = retry_after(error.retry_after or _RETRY_SOON[status])
+    if status == http.HTTPStatus.UNAUTHORIZED:
+        headers["WWW-Authenticate"] = "Bearer"
+    return Problem(status, error.code, str(error), found, headers)
+
+
+def retry_after(seconds: float) -> str:
+    """Whole seconds, from 1 to 120."""
+    return str(min(MAX_RETRY_AFTER, max(1, math.ceil(seconds))))
+
+
+def invalid(problems: list[dict[str, str]]) -> Problem:
+    first = problems[0]
+    return Problem(422, errors.InvalidField.code, f"{first['field']}: {first['message']}", problems)
+
+
+def field_problems(found: Sequence[Any], model: type[BaseModel] | None = None) -> list[dict[str, str]]:
+    """Pydantic's errors as field and message. Values are never repeated."""
+    return [_field_problem(error, model) for error in found[:_MOST_PROBLEMS]]
+
+
+def problems_of(error: ValidationError, model: type[BaseModel]) -> list[dict[str, str]]:
+    return field_problems(error.errors(include_url=False, include_context=False, include_input=False), model)
+
+
+def _field_problem(error: Any, model: type[BaseModel] | None) -> dict[str, str]:
+    place = [str(part)[:_LONGEST_NAME] for part in error["loc"]]
+    if model is None and place and place[0] in _SOURCES:
+        place = place[1:]
+    if error["type"].startswith(OF_FIELD):
+        place.append(error["type"].removeprefix(OF_FIELD))
+    message = str(error["msg"]).removeprefix("Value error, ")
+    if error["type"] == "extra_forbidden":
+        message = _unknown(error["loc"], model)
+    return {"field": ".".join(place) or "body", "message": message}
+
+
+def _unknown(place: Sequence[Any], model: type[BaseModel] | None) -> str:
+    known = list(model.model_fields) if model and len(place) == 1 else []
+    nearest = difflib.get_close_matches(str(place[-1])[:_LONGEST_NAME], known, n=1)
+    return f"Unknown field; did you mean {nearest[0]}?" if nearest else "Unknown field."
+
+
+def respond(request: Request, problem: Problem) -> Response:
+    is_openai = request.url.path.startswith(_OPENAI_PATHS)
+    settings = request.app.state.settings.api
+    instance = request.scope.get("penstock_request_id", "")
+    return Response(
+        orjson.dumps(problem.body(instance=instance, base=settings.public_url)),
+        status_code=problem.status,
+        media_type="application/json" if is_openai else "application/problem+json",
+        headers=problem.headers,
+    )
+
+
+async def answer_error(request: Request, error: Exception) -> Response:
+    return respond(request, describe(error))
+
+
+def install(app: FastAPI) -> None:
+    for kind in (PenstockError, RequestValidationError, HTTPException):
+        app.add_exception_handler(kind, answer_error)

@@ -1,0 +1,123 @@
+"""From a checked request to an accepted job."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from api.auth import Caller
+from api.dependencies import Parts
+from api.schemas.job_create import JobCreate
+from core.errors import IdempotencyMismatch, InvalidField
+from core.ids import new_id
+from models.lifecycle import Status
+from models.repositories.submission import NewJob, Reception
+from models.service_class import clamp
+from models.views import JobView
+from queues.prompts import fingerprint
+
+_FURTHEST: Final = timedelta(days=30)
+# What the job's row and payload keep in columns of their own.
+_NOT_KEPT: Final = {"model", "service_class", "priority", "deadline", "not_before", "metadata", "tags"}
+
+
+@dataclass(frozen=True, slots=True)
+class Intake:
+    """What became of a submission. `is_new` is false where an earlier job answers."""
+
+    view: JobView
+    is_new: bool
+
+
+async def prepare(
+    parts: Parts, caller: Caller, wanted: JobCreate, document: dict[str, Any], *, key: str | None
+) -> NewJob:
+    """Everything that is checked before the job exists. Raises `InvalidField`."""
+    now = parts.clock.now()
+    model = parts.catalogue.get(wanted.model)
+    _check_times(wanted, now)
+    asked = _asked(document)
+    demand = await parts.meter.measure(model, asked)
+    asked["max_tokens"] = demand.max_tokens
+    starts = wanted.not_before if wanted.not_before and wanted.not_before > now else None
+    wait = timedelta(milliseconds=wanted.max_wait_ms) if wanted.max_wait_ms else None
+    return NewJob(
+        id=new_id("job"),
+        tenant_id=caller.tenant_id,
+        model=model.name,
+        service_class=clamp(wanted.service_class, caller.max_class).value,
+        priority=wanted.priority,
+        cost=demand.cost,
+        fingerprint=fingerprint(document),
+        request=asked,
+        created_at=now,
+        prefix=demand.prefix,
+        prefix_tokens=demand.prefix_tokens,
+        not_before=starts,
+        deadline=wanted.deadline,
+        queue_deadline=(starts or now) + wait if wait else None,
+        result_ttl=wanted.result_ttl,
+        metadata=dict(wanted.metadata),
+        tags=tuple(wanted.tags),
+        idempotency_key=key,
+    )
+
+
+def _asked(document: dict[str, Any]) -> dict[str, Any]:
+    """The request as it came, so that a retry can be checked like the first."""
+    asked = {name: value for name, value in document.items() if value is not None and name not in _NOT_KEPT}
+    if isinstance(asked.get("stop"), str):
+        asked["stop"] = [asked["stop"]]
+    return asked
+
+
+def _check_times(wanted: JobCreate, now: datetime) -> None:
+    check_deadline(wanted.deadline, now)
+    if wanted.not_before is None:
+        return
+    if wanted.not_before > now + _FURTHEST:
+        raise InvalidField("not_before", "Must be within the next 30 days.")
+    if wanted.deadline is not None and wanted.deadline <= wanted.not_before:
+        raise InvalidField("deadline", "Must be after not_before.")
+
+
+def check_deadline(deadline: datetime | None, now: datetime) -> None:
+    if deadline is not None and deadline <= now:
+        raise InvalidField("deadline", "Is in the past; leave it out, or give a later one.")
+
+
+async def receive(parts: Parts, job: NewJob, *, is_repeat: bool = False) -> Intake:
+    """Accepts the job, or finds the one that this request meant. Raises `IdempotencyMismatch`.
+
+    `is_repeat`: the client says that it sends this again, so an identical job in flight is the one.
+    """
+    if is_repeat and job.idempotency_key is None:
+        found = await parts.submission.find_in_flight(job.tenant_id, job.fingerprint)
+        if found is not None:
+            return Intake(await parts.reader.read(job.tenant_id, found), is_new=False)
+    receipt = await parts.submission.submit(job)
+    match receipt.reception:
+        case Reception.CREATED:
+            return Intake(as_view(job), is_new=True)
+        case Reception.REPLAYED:
+            return Intake(await parts.reader.read(job.tenant_id, receipt.job_id), is_new=False)
+        case Reception.MISMATCH:
+            raise IdempotencyMismatch("This Idempotency-Key was used with another body; use a new key.")
+
+
+def as_view(job: NewJob) -> JobView:
+    """The accepted job as its readers will find it."""
+    return JobView(
+        id=job.id,
+        tenant_id=job.tenant_id,
+        model=job.model,
+        service_class=job.service_class,
+        priority=job.priority,
+        status=Status.QUEUED,
+        version=1,
+        created_at=job.created_at,
+        deadline=job.deadline,
+        batch_id=job.batch_id,
+        retry_of=job.retry_of,
+        metadata=job.metadata,
+        tags=list(job.tags),
+    )

@@ -1,0 +1,90 @@
+"""A job as an HTTP answer: body, status, and the headers that every such answer carries."""
+
+from datetime import timedelta
+from typing import Any
+
+import orjson
+from starlette.background import BackgroundTask
+from starlette.requests import Request
+from starlette.responses import Response
+
+from api.dependencies import Parts, parts_of
+from api.errors import retry_after
+from api.headers import base_url
+from api.schemas.job_read import FULL, render_job
+from core.errors import StoreUnavailable
+from models.lifecycle import Status
+from models.repositories import outbox
+from models.views import JobView
+
+_POSITIONS = 1000
+
+
+def json_answer(document: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    return Response(orjson.dumps(document), status, headers, "application/json")
+
+
+def etag(view: JobView) -> str:
+    # Weak: the place in the queue moves within one version.
+    return f'W/"{view.version}"'
+
+
+def job_headers(view: JobView) -> dict[str, str]:
+    return {"X-Job-Id": view.id, "X-Degradation-Level": str(FULL["level"]), "ETag": etag(view)}
+
+
+def render(request: Request, view: JobView) -> dict[str, Any]:
+    """Without the place in the queue, so without a query."""
+    settings = parts_of(request).settings
+    base = base_url(request, settings.api.public_url)
+    return render_job(view, base=base, max_attempts=settings.worker.max_attempts)
+
+
+async def answer_job(request: Request, view: JobView, *, after: BackgroundTask | None = None) -> Response:
+    parts = parts_of(request)
+    position = await _position(parts, view)
+    rate = None
+    if position is not None:
+        rate = await parts.hot.rate(view.model, view.service_class)
+    document = render_job(
+        view,
+        base=base_url(request, parts.settings.api.public_url),
+        max_attempts=parts.settings.worker.max_attempts,
+        position=position,
+        starts_in=timedelta(seconds=position / rate) if position is not None and rate else None,
+        now=parts.clock.now(),
+    )
+    answer = json_answer(document, headers=job_headers(view))
+    answer.background = after
+    return answer
+
+
+async def _position(parts: Parts, view: JobView) -> int | None:
+    if view.status is not Status.QUEUED:
+        return None
+    try:
+        async with parts.database.read() as connection:
+            return await outbox.position(connection, view, limit=_POSITIONS)
+    except StoreUnavailable:
+        return None
+
+
+def answer_submitted(request: Request, view: JobView, *, is_new: bool, waited: int | None = None) -> Response:
+    """202 while the job is unfinished, else 200."""
+    headers = job_headers(view)
+    document = render(request, view)
+    headers["Location"] = document["urls"]["self"]
+    if not is_new:
+        headers["Idempotency-Replayed"] = "true"
+    if waited is not None:
+        headers["Preference-Applied"] = f"wait={waited}"
+    if view.is_finished:
+        return json_answer(document, 200, headers)
+    headers["Retry-After"] = retry_after(expected_wait(parts_of(request)))
+    return json_answer(document, 202, headers)
+
+
+def expected_wait(parts: Parts) -> float:
+    """Seconds until what waits now is done, at the measured rate; 1 while none is known."""
+    rate = parts.hot.last_total_rate()
+    return parts.submission.waiting / rate if rate else 1.0

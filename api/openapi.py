@@ -1,0 +1,155 @@
+"""The OpenAPI document: every status code and header that routes answer with, and the schemas."""
+
+from typing import Any, Final
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from pydantic import BaseModel
+from pydantic.json_schema import JsonSchemaMode, models_json_schema
+
+from api.schemas import job_create, job_read
+
+_REF: Final = "#/components/schemas/{model}"
+_MODELS: Final[list[tuple[type[BaseModel], JsonSchemaMode]]] = [
+    (job_create.JobCreate, "validation"),
+    (job_create.JobChange, "validation"),
+    (job_create.FeedbackCreate, "validation"),
+    (job_create.BulkCreate, "validation"),
+    (job_read.JobRead, "serialization"),
+    (job_read.JobPage, "serialization"),
+    (job_read.BulkRead, "serialization"),
+    (job_read.ProblemRead, "serialization"),
+    (job_read.HealthRead, "serialization"),
+    (job_read.ReadyRead, "serialization"),
+]
+
+_TEXT: Final[dict[str, Any]] = {"type": "string"}
+_COUNT: Final[dict[str, Any]] = {"type": "integer"}
+
+
+def _header(description: str, schema: dict[str, Any], *, required: bool = False) -> dict[str, Any]:
+    return {"description": description, "schema": schema, "required": required}
+
+
+_HEADERS: Final = {
+    "X-Request-Id": _header("Names this request in logs and errors.", _TEXT, required=True),
+    "X-Job-Id": _header("The job's id.", _TEXT, required=True),
+    "X-Degradation-Level": _header("0: what was asked.", {"type": "integer", "minimum": 0}, required=True),
+    "ETag": _header("The job's version.", _TEXT, required=True),
+    "Location": _header("The job's address.", _TEXT, required=True),
+    "Retry-After": _header(
+        "Seconds after which to ask again, an estimate.",
+        {"type": "integer", "minimum": 1, "maximum": 120},
+        required=True,
+    ),
+    "Preference-Applied": _header("The wait that was honoured.", _TEXT),
+    "Idempotency-Replayed": _header("true: an earlier job answers.", {"type": "string", "enum": ["true"]}),
+    "WWW-Authenticate": _header("The scheme to use.", _TEXT, required=True),
+}
+JOB_HEADERS: Final = ("X-Job-Id", "X-Degradation-Level", "ETag")
+_SUBMITTED: Final = ("Location", "Preference-Applied", "Idempotency-Replayed")
+_PROBLEMS: Final = {
+    400: "The body is not JSON.",
+    401: "No API key, or one that is not valid.",
+    403: "The key may not do this.",
+    404: "No such job, or another tenant's.",
+    409: "The job's state does not allow it.",
+    413: "The body is too large.",
+    422: "A field, named in `errors`, is not acceptable.",
+    429: "Slow down.",
+    500: "Something broke here.",
+    503: "A dependency is down, or the server drains.",
+}
+_PROBLEM_HEADERS: Final = {401: ("WWW-Authenticate",), 429: ("Retry-After",), 503: ("Retry-After",)}
+
+
+def content(schema: str, media_type: str = "application/json", example: Any = None) -> dict[str, Any]:
+    described: dict[str, Any] = {"schema": {"$ref": _REF.format(model=schema)}}
+    if example is not None:
+        described["example"] = example
+    return {media_type: described}
+
+
+def answer(description: str, schema: str | None = None, *headers: str) -> dict[str, Any]:
+    """One response; `X-Request-Id` is always there."""
+    names = ("X-Request-Id", *headers)
+    described: dict[str, Any] = {
+        "description": description,
+        "headers": {name: _HEADERS[name] for name in names},
+    }
+    if schema is not None:
+        described["content"] = content(schema)
+    return described
+
+
+def job_answer(description: str) -> dict[str, Any]:
+    return answer(description, "JobRead", *JOB_HEADERS)
+
+
+def submitted_answers() -> dict[int | str, dict[str, Any]]:
+    headers = (*JOB_HEADERS, *_SUBMITTED)
+    return {
+        200: answer("Finished within the wait, or a replayed job that is finished.", "JobRead", *headers),
+        202: answer("Accepted.", "JobRead", *headers, "Retry-After"),
+    }
+
+
+def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The error answers of a route; those that any authenticated route may give are added."""
+    found: dict[int | str, dict[str, Any]] = {}
+    for status in sorted({401, 403, 500, 503, *statuses}):
+        found[status] = {
+            **answer(_PROBLEMS[status], None, *_PROBLEM_HEADERS.get(status, ())),
+            "content": content("ProblemRead", "application/problem+json"),
+        }
+        if status == 409:  # noqa: PLR2004
+            found[status]["headers"] |= {"Retry-After": {**_HEADERS["Retry-After"], "required": False}}
+    return found
+
+
+def body(schema: str) -> dict[str, Any]:
+    """For routes that read their body themselves, after they know the caller."""
+    return {"requestBody": {"required": True, "content": content(schema)}}
+
+
+def header(name: str, description: str, schema: dict[str, Any] | None = None) -> dict[str, Any]:
+    return {
+        "name": name,
+        "in": "header",
+        "required": False,
+        "description": description,
+        "schema": schema or _TEXT,
+    }
+
+
+IDEMPOTENCY_KEY: Final = header(
+    "Idempotency-Key",
+    "Submits once, however often it is sent in 24 hours.",
+    {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[ -~]+$"},
+)
+RETRY_COUNT: Final = header("x-stainless-retry-count", "More than 0: a retry of an OpenAI client.", _COUNT)
+PREFER: Final = header("Prefer", "wait=N: answer when the job is finished, or after N (1 to 60) seconds.")
+IF_NONE_MATCH: Final = header("If-None-Match", "An ETag: 304 while the job's version is the same.")
+LAST_EVENT_ID: Final = header("Last-Event-ID", "Go on after this event.")
+NO_KEY: Final[dict[str, Any]] = {"security": []}
+
+
+def install(app: FastAPI) -> None:
+    """Replaces FastAPI's document, which knows nothing of bodies that routes read themselves."""
+
+    def document() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            app.openapi_schema = _document(app)
+        return app.openapi_schema
+
+    app.openapi = document  # type: ignore[method-assign]
+
+
+def _document(app: FastAPI) -> dict[str, Any]:
+    found = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+    components = found.setdefault("components", {})
+    _, schemas = models_json_schema(_MODELS, ref_template=_REF)
+    components["schemas"] = {**components.get("schemas", {}), **schemas["$defs"]}
+    components["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer", "bearerFormat": "sk-…"}}
+    found["security"] = [{"key": []}]
+    return found

@@ -1,0 +1,175 @@
+"""What callers are told. The models are the contract; `render_job` makes the same without validating."""
+
+from datetime import datetime, timedelta
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from models.lifecycle import Status
+from models.service_class import ServiceClass
+from models.views import JobView
+
+
+class Document(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class QueueRead(Document):
+    position: int | None
+    estimated_start_at: datetime | None
+
+
+class AttemptRead(Document):
+    number: int
+    max: int
+    worker: str | None
+
+
+class DegradationRead(Document):
+    level: int
+    name: str
+    reason: str | None
+    similarity: float | None
+    source_job_id: str | None
+
+
+class JobErrorRead(BaseModel):
+    code: str
+    message: str
+
+
+class Urls(Document):
+    self: str
+    events: str
+    cancel: str
+
+
+class JobRead(Document):
+    id: str
+    object: Literal["job"]
+    status: Status
+    version: int
+    model: str
+    service_class: ServiceClass
+    priority: int
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    deadline: datetime | None
+    expires_at: datetime | None
+    erased_at: datetime | None
+    retry_of: str | None
+    batch_id: str | None
+    queue: QueueRead | None
+    attempt: AttemptRead
+    degradation: DegradationRead
+    output: dict[str, Any] | None
+    usage: dict[str, Any] | None
+    timings: dict[str, Any] | None
+    error: JobErrorRead | None
+    webhook: None
+    metadata: dict[str, str]
+    tags: list[str]
+    urls: Urls
+
+
+class JobPage(Document):
+    object: Literal["list"]
+    data: list[JobRead]
+    first_id: str | None
+    last_id: str | None
+    has_more: bool
+
+
+class FieldProblem(Document):
+    field: str
+    message: str
+
+
+class OpenAIError(Document):
+    message: str
+    type: str
+    param: str | None
+    code: str
+
+
+class ProblemRead(Document):
+    type: str
+    title: str
+    status: int
+    detail: str
+    instance: str
+    code: str
+    errors: list[FieldProblem]
+    error: OpenAIError
+
+
+class BulkOutcome(Document):
+    index: int
+    status: int
+    job: JobRead | None
+    error: ProblemRead | None
+
+
+class BulkRead(Document):
+    object: Literal["list"]
+    data: list[BulkOutcome]
+
+
+class HealthRead(Document):
+    status: str
+
+
+class ReadyRead(Document):
+    status: Literal["ready", "not_ready"]
+    missing: list[str]
+
+
+def render_job(
+    view: JobView,
+    *,
+    base: str,
+    max_attempts: int,
+    position: int | None = None,
+    starts_in: timedelta | None = None,
+    now: datetime | None = None,
+) -> dict[str, Any]:
+    is_queued = view.status is Status.QUEUED
+    starts_at = now + starts_in if now is not None and starts_in is not None else None
+    url = f"{base}/v1/jobs/{view.id}"
+    return {
+        "id": view.id,
+        "object": "job",
+        "status": view.status,
+        "version": view.version,
+        "model": view.model,
+        "service_class": view.service_class,
+        "priority": view.priority,
+        "created_at": view.created_at,
+        "started_at": view.started_at,
+        "finished_at": view.finished_at,
+        "deadline": view.deadline,
+        "expires_at": view.expires_at,
+        "erased_at": view.erased_at,
+        "retry_of": view.retry_of,
+        "batch_id": view.batch_id,
+        "queue": {"position": position, "estimated_start_at": starts_at} if is_queued else None,
+        "attempt": {
+            "number": view.attempt,
+            "max": max_attempts,
+            # A job that waits again keeps the name of its last worker in the table.
+            "worker": None if is_queued else view.worker,
+        },
+        "degradation": FULL,
+        "output": view.output,
+        "usage": view.usage,
+        "timings": view.timings,
+        "error": view.error,
+        "webhook": None,
+        "metadata": view.metadata,
+        "tags": view.tags,
+        "urls": {"self": url, "events": f"{url}/events", "cancel": f"{url}/cancel"},
+    }
+
+
+FULL = {"level": 0, "name": "full", "reason": None, "similarity": None, "source_job_id": None}

@@ -1,0 +1,48 @@
+"""Runs the application under uvicorn, and lets it go gracefully."""
+
+import asyncio
+from socket import socket
+
+import uvicorn
+from fastapi import FastAPI
+
+from api.app import open_app
+from core.logs import configure_logs
+from core.settings import Settings
+from models.catalogue import find_catalogue
+
+
+class Server(uvicorn.Server):
+    """Tells waiting requests that the process drains, so that they answer before they are cut off."""
+
+    async def shutdown(self, sockets: list[socket] | None = None) -> None:
+        app: FastAPI = self.config.app  # type: ignore[assignment]
+        await app.state.parts.reader.drain()
+        await super().shutdown(sockets)
+
+
+def make_server(settings: Settings, app: FastAPI) -> Server:
+    """For a process that runs more than the API: it awaits `serve()` of what this returns."""
+    return Server(
+        uvicorn.Config(
+            app,
+            host=settings.api.host,
+            port=settings.api.port,
+            loop="uvloop",
+            http="httptools",
+            ws="none",
+            access_log=False,
+            log_config=None,
+            server_header=False,
+            date_header=True,
+            timeout_graceful_shutdown=int(settings.api.drain.total_seconds()),
+        )
+    )
+
+
+def serve(settings: Settings) -> None:
+    """Returns after SIGTERM or SIGINT, when requests have ended or `api.drain` has passed."""
+    configure_logs(settings.log)
+    server = make_server(settings, open_app(settings, find_catalogue(settings)))
+    with asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner:
+        runner.run(server.serve())

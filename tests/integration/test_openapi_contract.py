@@ -1,0 +1,144 @@
+"""The OpenAPI document against a running server, by a fuzzer: no 5xx, and nothing undeclared."""
+
+import asyncio
+import secrets
+import shutil
+import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Self
+
+import httpx
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, Phase, given
+from hypothesis import settings as fuzzing
+from schemathesis.checks import not_a_server_error
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_headers_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
+
+from api.app import open_app
+from api.server import Server, make_server
+from core.settings import ApiSettings, BrokerSettings, DatabaseSettings, RedisSettings, Settings
+from models.catalogue import Catalogue
+from models.dialect import open_database
+from models.keys import new_key
+from models.repositories import access
+from models.repositories.access import TenantRow
+
+CHECKS = [
+    not_a_server_error,
+    status_code_conformance,
+    content_type_conformance,
+    response_headers_conformance,
+    response_schema_conformance,
+]
+CASES = 40  # of each operation
+# Ready is honest: without a worker it answers 503, and so it is judged elsewhere.
+OPERATIONS = [
+    ("GET", "/health"),
+    ("POST", "/v1/jobs"),
+    ("GET", "/v1/jobs"),
+    ("POST", "/v1/jobs/bulk"),
+    ("GET", "/v1/jobs/{job_id}"),
+    ("PATCH", "/v1/jobs/{job_id}"),
+    ("DELETE", "/v1/jobs/{job_id}"),
+    ("POST", "/v1/jobs/{job_id}/cancel"),
+    ("POST", "/v1/jobs/{job_id}/retry"),
+    ("POST", "/v1/jobs/{job_id}/feedback"),
+    ("GET", "/v1/jobs/{job_id}/events"),
+]
+
+
+class Running:
+    """The API under uvicorn, in a thread, on SQLite and the in-process Redis."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._started = threading.Event()
+        self._server: Server = make_server(settings, open_app(settings, Catalogue.bundled()))
+        self._thread = threading.Thread(target=self._run)
+        self.url = ""
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        assert self._started.wait(20)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.should_exit = True
+        self._thread.join(30)
+        assert not self._thread.is_alive()
+
+    def _run(self) -> None:
+        with asyncio.Runner() as runner:
+            runner.run(self._serve())
+
+    async def _serve(self) -> None:
+        startup = self._server.startup
+
+        async def announced(sockets: Any = None) -> None:
+            await startup(sockets)
+            port = self._server.servers[0].sockets[0].getsockname()[1]
+            self.url = f"http://127.0.0.1:{port}"
+            self._started.set()
+
+        self._server.startup = announced  # type: ignore[method-assign]
+        await self._server.serve()
+
+
+async def _make_key(settings: Settings) -> str:
+    database, now = open_database(settings.database), datetime.now(UTC)
+    row, clear = new_key("t", "fuzzer", pepper=settings.api.pepper, created_at=now)
+    async with database.begin() as connection:
+        await access.add_tenant(connection, TenantRow("t", "t", now))
+        await access.add_key(connection, row)
+    await database.close()
+    return clear
+
+
+@pytest.fixture(scope="module")
+def served(
+    migrated_file: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[str, dict[str, str]]]:
+    path = tmp_path_factory.mktemp("served") / "penstock.db"
+    shutil.copy(migrated_file, path)
+    settings = Settings(
+        database=DatabaseSettings(url=f"sqlite+aiosqlite:///{path}"),
+        redis=RedisSettings(url="memory://"),
+        broker=BrokerSettings(namespace=f"t{secrets.token_hex(6)}"),
+        api=ApiSettings(port=0),
+    )
+    key = asyncio.run(_make_key(settings))
+    with Running(settings) as running:
+        yield running.url, {"Authorization": f"Bearer {key}"}
+
+
+@pytest.mark.parametrize(("method", "path"), OPERATIONS)
+def test_the_fuzzer_finds_nothing_undeclared(
+    served: tuple[str, dict[str, str]], method: str, path: str
+) -> None:
+    url, headers = served
+    schema = schemathesis.openapi.from_url(f"{url}/openapi.json")
+    job = httpx.post(f"{url}/v1/jobs", json={"prompt": "Hi."}, headers=headers).json()["id"]
+
+    @fuzzing(
+        max_examples=CASES,
+        deadline=None,
+        database=None,
+        derandomize=True,
+        phases=[Phase.explicit, Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(case=schema[path][method].as_strategy())
+    def fuzz(case: Any) -> None:
+        if "job_id" in (case.path_parameters or {}) and not path.endswith("/events"):
+            case.path_parameters["job_id"] = job
+        case.query = {name: value for name, value in (case.query or {}).items() if name != "wait"}
+        case.call_and_validate(base_url=url, headers=headers, checks=CHECKS)
+
+    fuzz()
