@@ -1,0 +1,53 @@
+"""The command `penstock`, and the edge that turns a known failure into one line and a remedy."""
+
+import sys
+from typing import Annotated, Final
+
+import typer
+
+from cli import access, jobs, processes
+from core.errors import ConfigurationMistake, PenstockError
+
+app = typer.Typer(
+    name="penstock",
+    help="Self-hosted asynchronous LLM inference: durable jobs, priority queues, dynamic batches.",
+    no_args_is_help=True,
+    # Known failures become one line in `main`; the rest are defects, and a plain traceback says most.
+    pretty_exceptions_enable=False,
+)
+app.add_typer(processes.app)
+app.add_typer(jobs.app)
+app.add_typer(access.tenants, name="tenants")
+app.add_typer(access.keys, name="keys")
+
+_REMEDIES: Final = {
+    "store_unavailable": "Start it, or correct PENSTOCK_DATABASE__URL. `penstock doctor` checks everything.",
+    "broker_unavailable": "Start it, or correct PENSTOCK_BROKER__URL. `penstock doctor` checks everything.",
+    "api_unreachable": "Start `penstock up` or `penstock api`, or correct PENSTOCK_URL.",
+    "invalid_api_key": "Set PENSTOCK_KEY: `penstock up` prints one, and `penstock keys create` makes one.",
+}
+
+
+@app.command()
+def doctor(
+    *, as_json: Annotated[bool, typer.Option("--json", help="Print one JSON value a check.")] = False
+) -> None:
+    """Check every dependency and say what to do about what is wrong."""
+    from cli.doctor import examine
+
+    raise typer.Exit(examine(as_json=as_json))
+
+
+def main() -> None:
+    """The console script: exit code 2 for a mistake in the configuration, 1 for any other failure."""
+    try:
+        app()
+    except PenstockError as error:
+        remedy = _REMEDIES.get(error.code)
+        typer.secho("Error: ", fg="red", bold=True, err=True, nl=False)
+        typer.echo(f"{str(error).removesuffix('.')}. {remedy}" if remedy else str(error), err=True)
+        sys.exit(2 if isinstance(error, ConfigurationMistake) else 1)
+
+
+if __name__ == "__main__":
+    main()

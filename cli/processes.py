@@ -1,0 +1,122 @@
+"""The commands that run a process of the platform, and `migrate`."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+    from core.settings import Settings
+
+app = typer.Typer()
+_PANEL = "Processes"
+
+
+@app.command(rich_help_panel=_PANEL)
+def up(
+    port: Annotated[int, typer.Option(help="Port of the API; 0 takes a free one.")] = 8000,
+    data_dir: Annotated[Path, typer.Option(help="Folder of the database file; created when absent.")] = Path(
+        "var"
+    ),
+) -> None:
+    """Run the whole platform in one process, with nothing installed beside Python packages."""
+    from cli.up import run_up
+
+    run_up(port=port, data_dir=data_dir)
+
+
+@app.command(rich_help_panel=_PANEL)
+def api() -> None:
+    """Answer HTTP."""
+    from api.server import serve
+
+    serve(_settings())
+
+
+@app.command(rich_help_panel=_PANEL)
+def relay() -> None:
+    """Release waiting jobs to RabbitMQ."""
+    from models.catalogue import find_catalogue
+    from queues.relay import run_relay
+
+    settings = _settings()
+    asyncio.run(_until_stopped(run_relay(settings, find_catalogue(settings).names)))
+
+
+@app.command(rich_help_panel=_PANEL)
+def upkeep() -> None:
+    """Give back what dead workers held, expire, and delete what is past its time."""
+    from models.catalogue import find_catalogue
+    from queues.upkeep import run_upkeep
+
+    settings = _settings()
+    asyncio.run(_until_stopped(run_upkeep(settings, list(find_catalogue(settings).names))))
+
+
+@app.command(
+    rich_help_panel=_PANEL,
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+)
+def worker(context: typer.Context) -> None:
+    """Run models. Further arguments go to `celery worker`, for example `--hostname gpu-0@%h`."""
+    from models.catalogue import find_catalogue
+
+    find_catalogue(_settings())  # a mistake is said here, in one line
+    command = [sys.executable, "-m", "celery", "-A", "workers.app", "worker", *context.args]
+    os.execv(sys.executable, command)  # noqa: S606 - signals go straight to Celery
+
+
+@app.command(
+    rich_help_panel=_PANEL,
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+)
+def flower(context: typer.Context) -> None:
+    """Run Flower from its own environment. Further arguments go to `celery flower`."""
+    from cli.flower_process import flower_command, flower_environment
+
+    settings = _settings()
+    command = flower_command(settings.flower, extra=context.args)
+    os.execve(command[0], command, flower_environment(settings))  # noqa: S606 - the same
+
+
+@app.command(rich_help_panel=_PANEL)
+def migrate(
+    *,
+    check: Annotated[
+        bool, typer.Option("--check", help="Change nothing; exit 1 when the database is behind.")
+    ] = False,
+) -> None:
+    """Bring the database to the schema of this version."""
+    from cli.schema import upgrade
+
+    step = upgrade(_settings().database, check=check)
+    typer.echo(f"database: {step.current or 'empty'}, this version: {step.target}{step.outcome}")
+    if check and step.current != step.target:
+        raise typer.Exit(1)
+
+
+async def _until_stopped(work: Coroutine[Any, Any, None]) -> None:
+    """SIGTERM and SIGINT cancel the work, which then closes what it opened."""
+    task = asyncio.ensure_future(work)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+    with suppress(asyncio.CancelledError):
+        await task
+
+
+def _settings() -> Settings:
+    from core.logs import configure_logs
+    from core.settings import load_settings
+
+    settings = load_settings()
+    configure_logs(settings.log)
+    return settings
