@@ -29,6 +29,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.elements import ColumnElement
+from sqlalchemy.sql.visitors import InternalTraversal
 from sqlalchemy.types import TypeEngine
 
 from core.errors import StoreUnavailable
@@ -76,7 +77,10 @@ class Now(ColumnElement[datetime]):
     """The database's clock plus `offset`, so that leases do not depend on the workers' clocks."""
 
     type = UtcDateTime()
-    inherit_cache = False
+    # The offset is part of the compiled text, so it is part of the key of SQLAlchemy's statement cache;
+    # without a key every statement with a clock in it would be compiled again each time.
+    _traverse_internals = [("offset", InternalTraversal.dp_plain_obj)]  # noqa: RUF012 - SQLAlchemy's interface
+    inherit_cache = True
 
     def __init__(self, offset: timedelta = timedelta()) -> None:
         self.offset = offset

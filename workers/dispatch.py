@@ -26,6 +26,8 @@ logger = get_logger(__name__)
 
 # A reserved slot stays empty only while premium work has been seen this recently, in seconds.
 _PREMIUM_MEMORY: Final = 60.0
+# Where the relay refills in quarters of a window, three quarters left is the moment to ask.
+_LOW_WATER: Final = 0.75
 _STORE_RETRY: Final = 0.5  # seconds
 _ENGINE_LOOK: Final = 0.1  # seconds
 _HOLD_RESULTS: Final = 60.0  # seconds; past the lease the fence decides whose result counts
@@ -152,8 +154,13 @@ class Desk:
                 delivery.dropped("not claimed: cancelled, expired, or claimed before")
             else:
                 self._start(delivery, claim)
-        if len(self.window) < self.slots:
+        if self._runs_low(chosen):
             self._spawn(self.ledger.ask_for_more())
+
+    def _runs_low(self, chosen: Sequence[Delivery]) -> bool:
+        """A class that runs dry here gives its share away, however many of it wait elsewhere."""
+        waiting = Counter(delivery.envelope.service_class for delivery in self.window.values())
+        return any(waiting[d.envelope.service_class] <= _LOW_WATER * self.slots for d in chosen)
 
     def _start(self, delivery: Delivery, claim: Claim) -> None:
         run = Run(delivery, claim, asyncio.get_running_loop().create_future())

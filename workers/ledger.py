@@ -77,7 +77,7 @@ class Ledger:
     async def _settle(self, endings: Sequence[Ending]) -> list[Settled | None]:
         async with self._database.begin() as connection:
             settled = await execution.settle(connection, endings)
-        return [settled.get(ending.job_id) for ending in endings]
+        return [settled.get((ending.job_id, ending.attempt)) for ending in endings]
 
     async def _give_back(self, attempts: Sequence[tuple[str, int, bool]]) -> list[bool]:
         returned: set[str] = set()

@@ -113,32 +113,36 @@ def _to_claim(row: Any, payload: Any) -> Claim:
     return Claim(view, payload.request, ttl, row.cost)
 
 
-async def settle(connection: AsyncConnection, endings: Sequence[Ending]) -> dict[str, tuple[int, datetime]]:
-    """Records each ending whose attempt still owns its job: id → (version, finished_at).
+async def settle(
+    connection: AsyncConnection, endings: Sequence[Ending]
+) -> dict[tuple[str, int], tuple[int, datetime]]:
+    """Records each ending whose attempt still owns its job: (id, attempt) → (version, finished_at).
 
-    An id that is missing was fenced off: somebody else owns the job, and the ending must be discarded.
+    An attempt that is missing was fenced off: another one owns the job, and the ending must be discarded.
     """
     by_status: defaultdict[Status, list[Ending]] = defaultdict(list)
     for ending in endings:
         by_status[ending.status].append(ending)
-    settled: dict[str, tuple[int, datetime]] = {}
+    settled: dict[tuple[str, int], tuple[int, datetime]] = {}
+    won: dict[tuple[str, int], Ending] = {}
     # One order of locks for all workers.
     for status in sorted(by_status):
-        settled |= await _move(connection, status, sorted(by_status[status], key=lambda e: e.job_id))
-    won = [ending for ending in endings if ending.job_id in settled]
+        moved = await _move(connection, status, sorted(by_status[status], key=lambda e: e.job_id))
+        won |= {(e.job_id, e.attempt): e for e in by_status[status] if (e.job_id, e.attempt) in moved}
+        settled |= moved
     if won:
-        await connection.execute(insert(_results), [_result_row(ending) for ending in won])
-        await connection.execute(
-            delete(_leases).where(
-                tuple_(_leases.c.job_id, _leases.c.attempt).in_([(e.job_id, e.attempt) for e in won])
-            )
-        )
+        await connection.execute(insert(_results), [_result_row(ending) for ending in won.values()])
+        await _drop_leases(connection, list(won))
     return settled
+
+
+async def _drop_leases(connection: AsyncConnection, attempts: Sequence[tuple[str, int]]) -> None:
+    await connection.execute(delete(_leases).where(tuple_(_leases.c.job_id, _leases.c.attempt).in_(attempts)))
 
 
 async def _move(
     connection: AsyncConnection, status: Status, endings: Sequence[Ending]
-) -> dict[str, tuple[int, datetime]]:
+) -> dict[tuple[str, int], tuple[int, datetime]]:
     # QUEUED is no source here: an attempt ends what runs, and an unclaimed job has no attempt.
     allowed = [source.value for source in sources(status) if source is not Status.QUEUED]
     moved = await connection.execute(
@@ -148,9 +152,9 @@ async def _move(
             _jobs.c.status.in_(allowed),
         )
         .values(status=status.value, version=_jobs.c.version + 1, finished_at=Now())
-        .returning(_jobs.c.id, _jobs.c.version, _jobs.c.finished_at)
+        .returning(_jobs.c.id, _jobs.c.attempt, _jobs.c.version, _jobs.c.finished_at)
     )
-    return {row.id: (row.version, row.finished_at) for row in moved}
+    return {(row.id, row.attempt): (row.version, row.finished_at) for row in moved}
 
 
 def _result_row(ending: Ending) -> dict[str, Any]:
@@ -186,14 +190,14 @@ async def give_back(
             generation=_jobs.c.generation + 1,
             excused=_jobs.c.excused + (1 if excused else 0),
         )
-        .returning(_jobs.c.id)
+        .returning(_jobs.c.id, _jobs.c.attempt)
     )
-    ids = [row.id for row in returned]
-    if ids:
+    given = [(row.id, row.attempt) for row in returned]
+    ids = [job_id for job_id, _ in given]
+    if given:
         await put_in_outbox(database, connection, ids, delay=delay)
-        await connection.execute(
-            delete(_leases).where(tuple_(_leases.c.job_id, _leases.c.attempt).in_(attempts))
-        )
+        # Not those of `attempts` that stay: a job that is being cancelled needs its lease for the reaper.
+        await _drop_leases(connection, given)
     return ids
 
 
@@ -268,18 +272,19 @@ class LostLease:
 
 
 async def expired_leases(connection: AsyncConnection, *, limit: int) -> list[LostLease]:
-    """Leases that ran out, locked for the reaper; two reapers never see the same one."""
+    """Leases that ran out, locked for the reaper with their jobs; two reapers never see the same one.
+
+    Whoever ends or cancels a job locks the job before its lease. So a job that somebody holds is passed
+    over: to wait for it while holding its lease would be a deadlock.
+    """
     statement = skip_locked(
-        select(_leases.c.job_id, _leases.c.attempt, _leases.c.worker)
+        select(_leases.c.job_id, _leases.c.attempt, _jobs.c.excused, _jobs.c.status, _leases.c.worker)
+        .join(_jobs, _jobs.c.id == _leases.c.job_id)
         .where(_leases.c.expires_at <= Now())
         .order_by(_leases.c.job_id)
         .limit(limit)
     )
-    leases = {row.job_id: row for row in await connection.execute(statement)}
-    rows = await connection.execute(
-        select(_jobs.c.id, _jobs.c.excused, _jobs.c.status).where(_jobs.c.id.in_(list(leases)))
-    )
     return [
-        LostLease(row.id, leases[row.id].attempt, row.excused, Status(row.status), leases[row.id].worker)
-        for row in rows
+        LostLease(row.job_id, row.attempt, row.excused, Status(row.status), row.worker)
+        for row in await connection.execute(statement)
     ]

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import Select, Table, delete, insert, select, update
+from sqlalchemy import Select, Table, case, delete, insert, null, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from models.dialect import Database, Now
-from models.lifecycle import TERMINAL, Status, sources
+from models.lifecycle import TERMINAL, Status
 from models.repositories import outbox
 from models.repositories.execution import put_in_outbox
 from models.tables import Feedback, IdempotencyKey, Job, JobTag, Lease, Payload, Result
@@ -138,30 +138,35 @@ async def find_in_flight(connection: AsyncConnection, tenant_id: str, fingerprin
 
 async def cancel(connection: AsyncConnection, tenant_id: str, job_id: str, *, expires_at: datetime) -> bool:
     """Cancels at once what is queued, asks the worker where it runs. True when that changed something."""
-    mine = (_jobs.c.id == job_id, _jobs.c.tenant_id == tenant_id)
-    queued = await connection.execute(
+    queued = _jobs.c.status == Status.QUEUED.value
+    # One statement: between two, a job that is given back would be neither queued nor running.
+    moved = await connection.execute(
         update(_jobs)
-        .where(*mine, _jobs.c.status == Status.QUEUED.value)
-        .values(status=Status.CANCELLED.value, version=_jobs.c.version + 1, finished_at=Now())
-        .returning(_jobs.c.attempt)
-    )
-    row = queued.one_or_none()
-    if row:
-        await connection.execute(
-            insert(_results), [{"job_id": job_id, "attempt": row.attempt, "expires_at": expires_at}]
+        .where(
+            _jobs.c.id == job_id,
+            _jobs.c.tenant_id == tenant_id,
+            _jobs.c.status.in_([Status.QUEUED.value, Status.RUNNING.value]),
         )
-        await outbox.remove(connection, [job_id])
-        return True
-    running = await connection.execute(
-        update(_jobs)
-        .where(*mine, _jobs.c.status == Status.RUNNING.value)
-        .values(status=Status.CANCELLING.value, version=_jobs.c.version + 1)
+        .values(
+            status=case((queued, Status.CANCELLED.value), else_=Status.CANCELLING.value),
+            version=_jobs.c.version + 1,
+            finished_at=case((queued, Now()), else_=null()),
+        )
+        .returning(_jobs.c.status, _jobs.c.attempt)
     )
-    if running.rowcount:
+    row = moved.one_or_none()
+    if row is None:
+        return False
+    if row.status == Status.CANCELLING.value:
         await connection.execute(
             update(_leases).where(_leases.c.job_id == job_id).values(cancel_requested=True)
         )
-    return bool(running.rowcount)
+        return True
+    await connection.execute(
+        insert(_results), [{"job_id": job_id, "attempt": row.attempt, "expires_at": expires_at}]
+    )
+    await outbox.remove(connection, [job_id])
+    return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,7 +249,8 @@ async def expire(connection: AsyncConnection, *, keep: timedelta, limit: int) ->
     late = outbox.late(limit=limit)
     expired = await connection.execute(
         update(_jobs)
-        .where(_jobs.c.id.in_(late), _jobs.c.status.in_([s.value for s in sources(Status.EXPIRED)]))
+        # Not RUNNING: a worker may claim the job while this statement waits for it.
+        .where(_jobs.c.id.in_(late), _jobs.c.status == Status.QUEUED.value)
         .values(status=Status.EXPIRED.value, version=_jobs.c.version + 1, finished_at=Now())
         .returning(_jobs.c.id, _jobs.c.attempt, _jobs.c.queue_deadline, _jobs.c.deadline)
     )

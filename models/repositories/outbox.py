@@ -113,10 +113,11 @@ async def candidates(
     if not parts:
         return []
     best = union_all(*(select(part.subquery().c.job_id) for part in parts)).subquery()
+    arrival = (_outbox.c.created_at, _outbox.c.job_id)
     statement = skip_locked(
         select(*_WAITING_COLUMNS)
         .where(_outbox.c.job_id.in_(select(best.c.job_id)), _outbox.c.state == "waiting")
-        .order_by(_outbox.c.rank, _outbox.c.created_at, _outbox.c.job_id)
+        .order_by(*arrival if aged is not None else (_outbox.c.rank, *arrival))
     )
     return [WaitingRow(*row) for row in await connection.execute(statement)]
 
