@@ -11,6 +11,8 @@ from queues.topology import Topology
 
 # 689 MB of memory at Flower's default of 100,000 tasks.
 _MAX_TASKS = 10_000
+# Every task has the same name; its result says what became of the job.
+_COLUMNS = "uuid,state,received,runtime,worker,result"
 
 
 def flower_command(settings: FlowerSettings, *, extra: Sequence[str] = ()) -> list[str]:
@@ -39,6 +41,7 @@ def flower_environment(settings: Settings) -> dict[str, str]:
     models = find_catalogue(settings).names
     broker_api = settings.flower.broker_api.get_secret_value().rstrip("/")
     return {
+        "FLOWER_TASKS_COLUMNS": _COLUMNS,
         **{name: value for name, value in os.environ.items() if not name.upper().startswith(PREFIX)},
         "PYTHONPATH": str(files("cli.flower")),
         "PENSTOCK_QUEUES": ",".join(topology.queue_name(*pair) for pair in topology.pairs(models)),

@@ -22,8 +22,8 @@ LONGEST_FUNCTION = 60
 VAGUE = {"utils", "util", "helpers", "helper", "common", "manager", "misc"}
 # Folders of this or that machine. Those of a container's image and of the system are everybody's.
 MACHINE_PATH = re.compile(r"(?<![\w.:/-])/(?:root|home|work|farm|Users|mnt)/[\w.-]+")
-# Split, so that this file does not name one.
-REGISTRY = re.compile("pypi[.]org|pythonhosted|registry[.]npmjs|deb[.]debian")
+# Written so that this file does not match.
+REGISTRY = re.compile(r"p[y]pi\.org|pythonhoste[d]|registry\.npm[j]s|deb\.debia[n]")
 
 
 def tracked(*suffixes: str) -> list[Path]:
