@@ -126,11 +126,12 @@ async def _tenant(connection: AsyncConnection, name_or_id: str) -> TenantRow:
 
 
 async def _key(connection: AsyncConnection, text: str) -> KeyRow:
+    """By its id, or by the key itself."""
     parts = parse_key(text)
-    key_id = parts[0] if parts else text
-    row = next((row for row in await access.keys(connection) if row.id == key_id), None)
+    ids = {text, parts[0]} if parts else {text}
+    row = next((row for row in await access.keys(connection) if row.id in ids), None)
     if row is None:
-        raise NotFound(f"no key {key_id!r}. `penstock keys list` shows all.")
+        raise NotFound("there is no such key. `penstock keys list` shows all.")
     return row
 
 

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any, Final
 
 import typer
-import uvicorn
-from api.app import create_app
+from fastapi import FastAPI
 from pydantic import SecretStr
 
+from api.app import create_app
+from api.server import make_server
 from cli.schema import upgrade
 from core.errors import ConfigurationMistake
 from core.ids import new_id
@@ -162,15 +163,9 @@ async def _work(stack: AsyncExitStack, settings: Settings, catalogue: Catalogue)
     stack.push_async_callback(asyncio.to_thread, worker.stop, _GRACE)
 
 
-async def _serve(stack: AsyncExitStack, app: object, settings: Settings, listener: socket.socket) -> None:
+async def _serve(stack: AsyncExitStack, app: FastAPI, settings: Settings, listener: socket.socket) -> None:
     """Uvicorn without its signal handlers: this process stops its parts in its own order."""
-    config = uvicorn.Config(
-        app,  # type: ignore[arg-type]
-        log_config=None,
-        access_log=False,
-        timeout_graceful_shutdown=int(settings.api.drain.total_seconds()),
-    )
-    server = uvicorn.Server(config)
+    server = make_server(settings, app)
     serving = asyncio.create_task(server._serve([listener]))  # noqa: SLF001 - serve() takes over the signals
 
     async def end() -> None:

@@ -1,5 +1,6 @@
 """API keys: how one is made, taken apart and verified. Of the secret only a keyed hash is kept."""
 
+import hashlib
 import hmac
 import re
 import secrets
@@ -20,6 +21,7 @@ SCOPES: Final = (JOBS, ADMIN)
 
 # A key id has no hyphen, so the first one ends it; the secret may hold hyphens and underscores.
 _CLEAR_TEXT: Final = re.compile(r"sk-([0-9A-Za-z_]{1,64})-([0-9A-Za-z_-]{16,128})", re.ASCII)
+_CHOSEN: Final = re.compile(r"[!-~]{8,200}", re.ASCII)
 _SECRET_BYTES: Final = 32
 
 
@@ -42,7 +44,7 @@ def new_key(
     parts = parse_key(text)
     if parts is None:
         raise ConfigurationMistake(
-            "the key is not of the form sk-<id>-<secret> with a secret of 16 to 128 of A-Z a-z 0-9 _ -"
+            "a key has 8 to 200 printable ASCII characters; best is sk-<id>-<long random secret>"
         )
     key_id, secret = parts
     row = KeyRow(
@@ -59,9 +61,16 @@ def new_key(
 
 
 def parse_key(clear_text: str) -> tuple[str, str] | None:
-    """The id and the secret, or None where the text is no key."""
+    """The id and the secret, or None where the text is no key.
+
+    A text of another form is a key that somebody chose: its id is derived, and all of it is the secret.
+    """
     found = _CLEAR_TEXT.fullmatch(clear_text)
-    return (found[1], found[2]) if found else None
+    if found:
+        return found[1], found[2]
+    if _CHOSEN.fullmatch(clear_text):
+        return f"key_{hashlib.sha256(clear_text.encode()).hexdigest()[:22]}", clear_text
+    return None
 
 
 def hash_secret(secret: str, pepper: SecretStr) -> str:

@@ -39,8 +39,13 @@ def test_a_given_key_is_taken_and_a_poor_one_refused() -> None:
         new_key("t", "n", pepper=PEPPER, created_at=NOW, clear_text="secret")
 
 
-@pytest.mark.parametrize(
-    "text", ["", "sk-", "sk-a", "sk-a-b", "pk-a-0123456789abcdef", "sk-a-0123456789abcde\u0661"]
-)
+@pytest.mark.parametrize("text", ["", "sk-", "sk-a", "sk-a-b", "a b c d e f g", "sk-a-0123456789abcde\u0661"])
 def test_what_is_no_key_is_none(text: str) -> None:
     assert parse_key(text) is None
+
+
+def test_a_chosen_key_of_another_form_has_an_id_that_does_not_show_it() -> None:
+    row, clear = new_key("t", "n", pepper=PEPPER, created_at=NOW, clear_text="local-development")
+
+    assert parse_key(clear) == (row.id, "local-development")
+    assert "local" not in row.id
