@@ -1,0 +1,132 @@
+"""`penstock up`: the whole platform in one command, with nothing beside it."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+
+pytestmark = pytest.mark.timeout(120)
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@dataclass
+class Up:
+    process: "subprocess.Popen[str]"
+    url: str
+    key: str
+
+    def client(self) -> httpx.Client:
+        return httpx.Client(base_url=self.url, headers={"Authorization": f"Bearer {self.key}"}, timeout=60)
+
+    def stop(self, number: signal.Signals) -> int:
+        self.process.send_signal(number)
+        return self.process.wait(30)
+
+
+def environment(**settings: str) -> dict[str, str]:
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("PENSTOCK_")}
+    return inherited | settings
+
+
+@contextmanager
+def up(folder: Path, **settings: str) -> Iterator[Up]:
+    command = [sys.executable, "-m", "cli.main", "up", "--port", "0", "--data-dir", str(folder)]
+    process = subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env=environment(**settings),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    assert process.stdout is not None
+    try:
+        said = [process.stdout.readline(), process.stdout.readline()]
+        assert "ready at" in said[0], said
+        yield Up(process, said[0].split()[-1], said[1].split()[-1])
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_it_answers_real_prompts_and_stops_cleanly(tmp_path: Path, number: signal.Signals) -> None:
+    with up(tmp_path) as running, running.client() as client:
+        assert client.get("/ready").status_code == 200
+        body = {"prompt": "How long does a refund take", "temperature": 0}
+        job = client.post("/v1/jobs", json=body, headers={"Prefer": "wait=30"}).json()
+
+        assert job["status"] == "completed"
+        assert "refund" in job["output"]["text"].lower()
+        assert running.stop(number) == 0
+
+
+def test_the_development_key_is_the_one_that_was_asked_for(tmp_path: Path) -> None:
+    with up(tmp_path, PENSTOCK_BOOTSTRAP_KEY="a-key-of-my-own") as running, running.client() as client:
+        assert running.key == "a-key-of-my-own"
+        assert client.get("/v1/jobs").status_code == 200
+
+
+def test_the_development_key_is_kept_for_the_next_start(tmp_path: Path) -> None:
+    with up(tmp_path) as first:
+        first.stop(signal.SIGTERM)
+    with up(tmp_path) as second, second.client() as client:
+        assert second.key == first.key
+        assert client.get("/v1/jobs").status_code == 200
+
+
+def test_what_was_accepted_before_a_kill_is_answered_after_the_next_start(tmp_path: Path) -> None:
+    with up(tmp_path) as first, first.client() as client:
+        jobs = [{"prompt": f"where is my order A{n}", "max_tokens": 24} for n in range(1000, 1200)]
+        answer = client.post("/v1/jobs/bulk", json={"jobs": jobs}).raise_for_status().json()
+        ids = [one["job"]["id"] for one in answer["data"]]
+        assert first.stop(signal.SIGKILL) == -signal.SIGKILL
+
+    with up(tmp_path) as second, second.client() as client:
+        ends = {client.get(f"/v1/jobs/{job_id}", params={"wait": 60}).json()["status"] for job_id in ids}
+        assert ends == {"completed"}
+
+
+def test_a_taken_port_is_said_before_anything_starts(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        done = subprocess.run(
+            [sys.executable, "-m", "cli.main", "up", "--port", port, "--data-dir", str(tmp_path)],
+            cwd=ROOT,
+            env=environment(),
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    assert done.returncode == 2
+    assert "--port" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_demo_exits_zero() -> None:
+    done = subprocess.run(
+        [sys.executable, "examples/demo.py"],
+        cwd=ROOT,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Stopped cleanly" in done.stdout
