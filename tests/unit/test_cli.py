@@ -261,3 +261,34 @@ def test_no_secret_is_on_the_command_line_of_flower(tmp_path: Path) -> None:
     assert "unguessable" not in " ".join(command)
     assert environment["FLOWER_BASIC_AUTH"] == "penstock:unguessable"
     assert "penstock.jobs.default.premium" in environment["PENSTOCK_QUEUES"]
+
+
+@pytest.mark.parametrize(
+    ("user", "password"), [("penstock", "a,b"), ("a:b", "secret"), ("penstock", "geheim-ü")]
+)
+def test_a_login_that_flower_would_misread_is_refused(user: str, password: str) -> None:
+    settings = Settings(flower=FlowerSettings(user=user, password=password))
+
+    with pytest.raises(ConfigurationMistake, match="PENSTOCK_FLOWER__"):
+        flower_environment(settings)
+
+
+def test_flower_is_given_no_secret_but_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PENSTOCK_DATABASE__URL", "postgresql+asyncpg://penstock:unguessable@db/penstock")
+
+    environment = flower_environment(Settings(flower=FlowerSettings(password="secret")))
+
+    assert [name for name, value in environment.items() if "unguessable" in value] == []
+
+
+@pytest.mark.parametrize("address", ["http://rabbitmq:15672/api", "http://rabbitmq:15672/api/"])
+def test_the_management_api_ends_in_the_slash_that_flower_needs(address: str) -> None:
+    settings = Settings(flower=FlowerSettings(password="secret", broker_api=address))
+
+    assert flower_environment(settings)["FLOWER_BROKER_API"] == "http://rabbitmq:15672/api/"
+
+
+def test_without_a_management_api_flower_is_told_of_none() -> None:
+    settings = Settings(flower=FlowerSettings(password="secret", broker_api=""))
+
+    assert "FLOWER_BROKER_API" not in flower_environment(settings)
