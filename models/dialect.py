@@ -35,11 +35,17 @@ from sqlalchemy.types import TypeEngine
 from core.errors import StoreUnavailable
 from core.logs import get_logger
 from core.settings import DatabaseSettings
+from models.dead_links import drop_dead_connections
 
 logger = get_logger(__name__)
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
+
+# Classes of SQLSTATE that pass: connection lost, rolled back for another (a deadlock), too many
+# connections, starting or shutting down.
+_PASSING: Final = frozenset({"08", "40", "53", "57"})
+_BELLS: Final = "penstock_bells"
 
 _JSON: Final[dict[str, Any]] = {
     "json_serializer": lambda value: orjson.dumps(value).decode(),
@@ -111,6 +117,7 @@ class Database:
     def __init__(self, engine: AsyncEngine, wakeups: "Wakeups") -> None:
         self.engine = engine
         self.wakeups = wakeups
+        self._rings: set[asyncio.Task[None]] = set()
 
     @property
     def is_sqlite(self) -> bool:
@@ -120,7 +127,13 @@ class Database:
     async def begin(self) -> AsyncIterator[AsyncConnection]:
         """Commits at the end, rolls back on an error; raises `StoreUnavailable` when out of reach."""
         async with _translated(), self.engine.begin() as connection:
+            connection.info.pop(_BELLS, None)
             yield connection
+            bells: set[str] = connection.info.pop(_BELLS, set())
+        for bell in bells:
+            ring = asyncio.create_task(self.wakeups.ring(bell))
+            self._rings.add(ring)
+            ring.add_done_callback(self._rings.discard)
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncConnection]:
@@ -132,8 +145,14 @@ class Database:
         return sqlite.insert(table) if self.is_sqlite else postgresql.insert(table)
 
     async def close(self) -> None:
+        await asyncio.gather(*self._rings, return_exceptions=True)
         await self.wakeups.close()
         await self.engine.dispose()
+
+
+def ring_after_commit(connection: AsyncConnection, bell: str) -> None:
+    """For a statement that makes work for somebody; the bell stays silent when its transaction fails."""
+    connection.info.setdefault(_BELLS, set()).add(bell)
 
 
 @asynccontextmanager
@@ -143,8 +162,8 @@ async def _translated() -> AsyncIterator[None]:
     except (exc.InterfaceError, exc.OperationalError, OSError, TimeoutError) as error:
         raise StoreUnavailable("the database cannot be reached") from error
     except exc.DBAPIError as error:
-        if error.connection_invalidated:
-            raise StoreUnavailable("the database connection was lost") from error
+        if error.connection_invalidated or str(getattr(error.orig, "sqlstate", ""))[:2] in _PASSING:
+            raise StoreUnavailable(f"the database does not serve us now: {error.orig}") from error
         raise
 
 
@@ -171,6 +190,7 @@ def open_database(settings: DatabaseSettings, *, namespace: str = "penstock") ->
             "server_settings": {"application_name": namespace},
         },
     )
+    drop_dead_connections(engine)
     dsn = url.set(drivername="postgresql").render_as_string(hide_password=False)
     return Database(engine, PostgresWakeups(dsn, namespace, settings.connect_timeout))
 
@@ -229,20 +249,27 @@ class Leadership:
         if self._database.is_sqlite:
             return True
         async with _translated():
-            if self._connection is not None and not self._connection.closed:
+            if self._connection is None:
+                return await self._try_lock()
+            try:
                 await self._connection.exec_driver_sql("SELECT 1")
-                return True
-            return await self._try_lock()
+            except Exception:
+                # The lock went with its session, and the next session must win it again.
+                await self.release()
+                raise
+            return True
 
     async def _try_lock(self) -> bool:
-        connection = await self._database.engine.connect()
-        await connection.execution_options(isolation_level="AUTOCOMMIT")
         key = zlib.crc32(self._name.encode())
-        if (await connection.execute(select(func.pg_try_advisory_lock(key)))).scalar_one():
-            self._connection = connection
-            return True
-        await connection.close()
-        return False
+        connection = await self._database.engine.connect()
+        try:
+            await connection.execution_options(isolation_level="AUTOCOMMIT")
+            if (await connection.execute(select(func.pg_try_advisory_lock(key)))).scalar_one():
+                self._connection = connection
+        finally:
+            if self._connection is None:
+                await connection.close()
+        return self._connection is not None
 
     async def release(self) -> None:
         if self._connection is not None:
@@ -328,14 +355,16 @@ class PostgresWakeups(Wakeups):
         self._bells = _Bells()
         self._connection: asyncpg.Connection | None = None
         self._listening: set[str] = set()
-        self._lock = asyncio.Lock()
+        self._lock = asyncio.Lock()  # asyncpg refuses a second command while one is under way
 
     async def ring(self, bell: str) -> None:
         try:
-            connection = await self._connect()
-            await connection.execute(f'NOTIFY "{self._channel(bell)}"', timeout=self._timeout)
+            async with self._lock:
+                connection = await self._connect()
+                await connection.execute(f'NOTIFY "{self._channel(bell)}"', timeout=self._timeout)
         except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError):
             # The listener's own timer covers a lost ring.
+            self._drop()
             logger.debug("wakeup_lost", bell=bell)
 
     async def wait(self, bell: str, within: timedelta) -> bool:
@@ -343,27 +372,48 @@ class PostgresWakeups(Wakeups):
         try:
             await self._listen(bell)
         except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError):
+            self._drop()
             logger.debug("wakeup_unavailable", bell=bell)
-        return await _wait(listener, within)
+        if await _wait(listener, within):
+            return True
+        await self._probe()
+        return False
+
+    async def _probe(self) -> None:
+        """A link may die without a word, and a listener only listens."""
+        async with self._lock:
+            if self._connection is not None and not self._connection.is_closed():
+                try:
+                    await self._connection.execute("SELECT 1", timeout=self._timeout)
+                except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError):
+                    self._drop()
+
+    def _drop(self) -> None:
+        if self._connection is not None:
+            self._connection.terminate()
+            self._connection = None
 
     async def _connect(self) -> asyncpg.Connection:
-        async with self._lock:
-            if self._connection is None or self._connection.is_closed():
-                self._listening.clear()
-                self._connection = await asyncpg.connect(
-                    self._dsn, timeout=self._timeout, command_timeout=self._timeout
-                )
-            return self._connection
+        if self._connection is None or self._connection.is_closed():
+            self._listening.clear()
+            self._connection = await asyncpg.connect(
+                self._dsn, timeout=self._timeout, command_timeout=self._timeout
+            )
+        return self._connection
 
     async def _listen(self, bell: str) -> None:
-        connection = await self._connect()
-        if bell not in self._listening:
-            await connection.add_listener(self._channel(bell), lambda *_: self._bells.ring(bell))
-            self._listening.add(bell)
+        async with self._lock:
+            connection = await self._connect()
+            if bell not in self._listening:
+                await connection.add_listener(self._channel(bell), lambda *_: self._bells.ring(bell))
+                self._listening.add(bell)
 
     def _channel(self, bell: str) -> str:
         return f"{self._prefix}_{bell}"
 
     async def close(self) -> None:
         if self._connection is not None and not self._connection.is_closed():
-            await self._connection.close(timeout=1)
+            try:
+                await self._connection.close(timeout=1)
+            except TimeoutError:  # asyncpg has aborted it by then
+                logger.debug("wakeups_closed_late")

@@ -166,7 +166,7 @@ async def meanwhile(database: Database, work: Any) -> AsyncIterator["asyncio.Tas
     task = asyncio.ensure_future(work)
     if not database.is_sqlite:
         async with asyncio.timeout(10), database.read() as connection:
-            while not await _somebody_waits(connection):
+            while not task.done() and not await _somebody_waits(connection):
                 pass
     yield task
 
