@@ -13,7 +13,7 @@ PIP_INSTALL = $(BIN)/pip install -q --disable-pip-version-check -c constraints.t
 COMPILE = $(BIN)/uv pip compile -q --universal --python-version 3.11 --no-header --no-annotate --no-emit-index-url
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo test lint types imports sizes check format docs constraints flower-env clean
+.PHONY: help setup setup-dev demo test faults faults-long lint types imports sizes check format docs constraints flower-env clean
 
 help: ## Say what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,6 +40,12 @@ demo: setup ## Start the embedded platform, send it prompts, show the answers
 
 test: setup-dev ## Run every test; on the real services too where they answer or can be started
 	$(BIN)/python -m pytest $(ARGS)
+
+faults: setup-dev ## Every fault on real processes, at most 20 minutes; ARGS="--seed 7" plays one again
+	$(BIN)/python -m tests.faults.run $(ARGS)
+
+faults-long: setup-dev ## The same for an hour, each round with a new seed
+	$(BIN)/python -m tests.faults.run --for 3600 $(ARGS)
 
 lint: setup-dev ## Ruff: rules and format
 	$(BIN)/ruff check .

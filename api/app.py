@@ -10,7 +10,16 @@ from redis.asyncio import Redis
 from api import errors, openapi
 from api.dependencies import Parts, assemble
 from api.middleware import BodyLimit, RequestContext
-from api.routes import events, health, jobs, submission
+from api.routes import (
+    dead_letters,
+    events,
+    health,
+    jobs,
+    models_admin,
+    submission,
+    webhook_deliveries,
+    webhook_endpoints,
+)
 from core.clock import Clock, SystemClock
 from core.logs import configure_logs
 from core.settings import Settings, load_settings
@@ -72,7 +81,16 @@ def create_app(
         BodyLimit, default=settings.api.max_body, limits={"/v1/jobs/bulk": settings.api.max_bulk_body}
     )
     app.add_middleware(RequestContext)
-    for router in (submission.router, jobs.router, events.router, health.router):
+    for router in (
+        submission.router,
+        jobs.router,
+        events.router,
+        webhook_endpoints.router,
+        webhook_deliveries.router,
+        dead_letters.router,
+        models_admin.router,
+        health.router,
+    ):
         app.include_router(router)
     return app
 

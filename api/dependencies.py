@@ -11,13 +11,16 @@ from core.clock import Clock
 from core.settings import Settings
 from models.catalogue import Catalogue
 from models.dialect import Database
-from models.keys import JOBS
+from models.keys import ADMIN, JOBS
+from models.webhook_secrets import Vault
 from queues.event_reader import EventReader
 from queues.event_writer import EventWriter
 from queues.hot_jobs import HotJobs
 from queues.job_reader import JobReader
 from queues.prompts import PromptMeter
 from queues.submission import Submission
+from queues.targets import Targets
+from queues.webhooks import Webhooks
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +39,7 @@ class Parts:
     events: EventReader
     notices: EventWriter
     reader: JobReader
+    webhooks: Webhooks
 
 
 def assemble(
@@ -62,6 +66,12 @@ def assemble(
             flush_every=settings.worker.event_flush,
         ),
         reader=JobReader(database, hot, events),
+        webhooks=Webhooks(
+            database,
+            targets=Targets(settings.webhooks),
+            vault=Vault(settings.api.pepper),
+            overlap=settings.webhooks.secret_overlap,
+        ),
     )
 
 
@@ -81,4 +91,11 @@ async def jobs_caller(request: Request) -> Caller:
     return caller
 
 
+async def admin_caller(request: Request) -> Caller:
+    caller = await authenticate(request)
+    caller.require(ADMIN)
+    return caller
+
+
 JobsCaller = Annotated[Caller, Depends(jobs_caller)]
+AdminCaller = Annotated[Caller, Depends(admin_caller)]

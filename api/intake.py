@@ -12,7 +12,7 @@ from core.ids import new_id
 from models.lifecycle import Status
 from models.repositories.submission import NewJob, Reception
 from models.service_class import clamp
-from models.views import JobView
+from models.views import JobView, webhook_view
 from queues.prompts import fingerprint
 
 _FURTHEST: Final = timedelta(days=30)
@@ -35,6 +35,8 @@ async def prepare(
     now = parts.clock.now()
     model = parts.catalogue.get(wanted.model)
     _check_times(wanted, now)
+    if wanted.webhook is not None:
+        await parts.webhooks.admit_job_url(caller.tenant_id, wanted.webhook.url)
     asked = _asked(document)
     demand = await parts.meter.measure(model, asked)
     asked["max_tokens"] = demand.max_tokens
@@ -59,6 +61,7 @@ async def prepare(
         metadata=dict(wanted.metadata),
         tags=tuple(wanted.tags),
         idempotency_key=key,
+        webhook=wanted.webhook.model_dump() if wanted.webhook else None,
     )
 
 
@@ -120,4 +123,5 @@ def as_view(job: NewJob) -> JobView:
         retry_of=job.retry_of,
         metadata=job.metadata,
         tags=list(job.tags),
+        webhook=webhook_view(job.webhook),
     )

@@ -7,11 +7,20 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
-from api.schemas import job_create, job_read
+from api.schemas import admin_read, job_create, job_read, webhook_create, webhook_read
 
 _REF: Final = "#/components/schemas/{model}"
 _MODELS: Final[list[tuple[type[BaseModel], JsonSchemaMode]]] = [
     (job_create.JobCreate, "validation"),
+    (webhook_create.EndpointCreate, "validation"),
+    (webhook_create.EndpointChange, "validation"),
+    (webhook_read.EndpointRead, "serialization"),
+    (webhook_read.EndpointCreated, "serialization"),
+    (webhook_read.EndpointList, "serialization"),
+    (webhook_read.SecretRead, "serialization"),
+    (webhook_read.DeliveryRead, "serialization"),
+    (webhook_read.DeliveryDetail, "serialization"),
+    (webhook_read.DeliveryPage, "serialization"),
     (job_create.JobChange, "validation"),
     (job_create.FeedbackCreate, "validation"),
     (job_create.BulkCreate, "validation"),
@@ -21,6 +30,12 @@ _MODELS: Final[list[tuple[type[BaseModel], JsonSchemaMode]]] = [
     (job_read.ProblemRead, "serialization"),
     (job_read.HealthRead, "serialization"),
     (job_read.ReadyRead, "serialization"),
+    (admin_read.TimelineRead, "serialization"),
+    (admin_read.DeadLetterRead, "serialization"),
+    (admin_read.DeadLetterHistory, "serialization"),
+    (admin_read.DeadLetterPage, "serialization"),
+    (admin_read.ModelActivityRead, "serialization"),
+    (admin_read.ModelActivityPage, "serialization"),
 ]
 
 _TEXT: Final[dict[str, Any]] = {"type": "string"}
@@ -52,8 +67,8 @@ _PROBLEMS: Final = {
     400: "The body is not JSON.",
     401: "No API key, or one that is not valid.",
     403: "The key may not do this.",
-    404: "No such job, or another tenant's.",
-    409: "The job's state does not allow it.",
+    404: "There is none, or it is another tenant's.",
+    409: "Its state does not allow it.",
     413: "The body is too large.",
     422: "A field, named in `errors`, is not acceptable.",
     429: "Slow down.",

@@ -2,6 +2,7 @@
 
 import asyncio
 from socket import socket
+from types import FrameType
 
 import uvicorn
 from fastapi import FastAPI
@@ -14,6 +15,11 @@ from models.catalogue import find_catalogue
 
 class Server(uvicorn.Server):
     """Tells waiting requests that the process drains, so that they answer before they are cut off."""
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        super().handle_exit(sig, frame)
+        # uvicorn would raise the signal again at its end, and a process that ended well would look killed.
+        self._captured_signals.clear()
 
     async def shutdown(self, sockets: list[socket] | None = None) -> None:
         app: FastAPI = self.config.app  # type: ignore[assignment]

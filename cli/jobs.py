@@ -65,10 +65,14 @@ def get(
     job: JobId,
     *,
     wait: Annotated[bool, typer.Option("--wait", help="Wait until it has ended.")] = False,
+    timeline: Annotated[bool, typer.Option("--timeline", help="Print every change of it instead.")] = False,
     as_json: Json = False,
 ) -> None:
     """Print a job: its answer when it has one, else its status."""
     client = _client()
+    if timeline:
+        _show_timeline(client, job, as_json=as_json)
+        return
     _show(client.wait(job) if wait else client.call("GET", f"/v1/jobs/{job}"), as_json=as_json)
 
 
@@ -110,6 +114,18 @@ def cancel(
             emit(job)
         else:
             typer.echo(f"{job['id']}\t{job['status']}")
+
+
+def _show_timeline(client: Client, job_id: str, *, as_json: bool) -> None:
+    from cli.console import emit
+    from cli.timeline import show_timeline
+
+    changes = client.call("GET", f"/v1/jobs/{job_id}/timeline")["data"]
+    if not as_json:
+        show_timeline(changes)
+        return
+    for change in changes:
+        emit(change)
 
 
 def _client() -> Client:

@@ -5,7 +5,7 @@ from typing import Annotated, Final
 
 import typer
 
-from cli import access, jobs, processes
+from cli import access, dead_letters, jobs, models_admin, processes, webhooks
 from core.errors import ConfigurationMistake, PenstockError
 
 app = typer.Typer(
@@ -19,6 +19,9 @@ app.add_typer(processes.app)
 app.add_typer(jobs.app)
 app.add_typer(access.tenants, name="tenants")
 app.add_typer(access.keys, name="keys")
+app.add_typer(webhooks.app, name="webhooks")
+app.add_typer(models_admin.app, name="models")
+app.add_typer(dead_letters.app, name="dead-letters")
 
 _REMEDIES: Final = {
     "store_unavailable": "Start it, or correct PENSTOCK_DATABASE__URL. `penstock doctor` checks everything.",

@@ -79,6 +79,19 @@ def worker(context: typer.Context) -> None:
     rich_help_panel=_PANEL,
     context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
 )
+def deliver(context: typer.Context) -> None:
+    """Deliver webhooks. Further arguments go to `celery worker`."""
+    _settings()  # a mistake is said here, in one line
+    # Two workers of one name would be one to the broker, so this is not `celery@host`.
+    name = [] if {"-n", "--hostname"} & set(context.args) else ["--hostname", "deliver@%h"]
+    command = [sys.executable, "-m", "celery", "-A", "workers.webhooks.app", "worker", *name, *context.args]
+    os.execv(sys.executable, command)  # noqa: S606 - signals go straight to Celery
+
+
+@app.command(
+    rich_help_panel=_PANEL,
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+)
 def flower(context: typer.Context) -> None:
     """Run Flower from its own environment. Further arguments go to `celery flower`."""
     from cli.flower_process import flower_command, flower_environment

@@ -24,12 +24,14 @@ from core.settings import Settings, load_settings
 from models.catalogue import Catalogue, find_catalogue
 from models.dialect import Database, open_database
 from models.keys import SCOPES, new_key
-from models.repositories import access, execution, fleet, outbox
+from models.repositories import access, execution, fleet, outbox, webhook_deliveries
 from models.repositories.access import TenantRow
+from queues.event_writer import EventWriter
 from queues.publisher import open_publisher
 from queues.redis import open_redis
 from queues.relay import BELL, Relay
 from queues.upkeep import Upkeep
+from queues.webhook_relay import WebhookRelay
 from workers.app import chosen_models, compose, worker_name
 from workers.embedded import EmbeddedWorker
 
@@ -42,7 +44,12 @@ _LOOK: Final = 0.05  # seconds between looks at a starting server
 
 def run_up(*, port: int, data_dir: Path) -> None:
     """Until SIGINT or SIGTERM. Raises `ConfigurationMistake` before anything is started."""
-    data_dir.mkdir(parents=True, exist_ok=True)
+    try:
+        data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise ConfigurationMistake(
+            f"cannot create {data_dir} ({error.strerror}); choose another folder with --data-dir"
+        ) from error
     settings = embedded_settings(port=port, data_dir=data_dir)
     configure_logs(settings.log)
     catalogue = find_catalogue(settings)
@@ -90,7 +97,12 @@ async def _up(settings: Settings, catalogue: Catalogue, listener: socket.socket,
         publisher = open_publisher(settings.broker, catalogue.names)
         stack.push_async_callback(publisher.close)
         await _run_in(stack, Relay(database, publisher, redis, settings).run())
-        await _run_in(stack, Upkeep(database, publisher, settings, list(catalogue.names)).run())
+        await _run_in(stack, WebhookRelay(database, publisher, settings).run())
+        events = EventWriter.of(redis, settings)
+        await events.start()
+        stack.push_async_callback(events.close)
+        upkeep = Upkeep(database, publisher, settings, list(catalogue.names), events=events)
+        await _run_in(stack, upkeep.run())
         await _work(stack, settings, catalogue)
         app = create_app(settings, database=database, redis=redis, catalogue=catalogue)
         await _serve(stack, app, settings, listener)
@@ -106,6 +118,7 @@ async def _recover(database: Database, settings: Settings) -> None:
     async with database.begin() as connection:
         await outbox.take_back_all(connection)
         await execution.void_leases(connection)
+        await webhook_deliveries.put_back_all(connection)
         await fleet.forget_silent(connection, after=timedelta(0))
     await database.wakeups.ring(BELL)
     logger.debug("recovered", database=settings.database.url)
@@ -155,7 +168,7 @@ async def _run_in(stack: AsyncExitStack, work: Coroutine[Any, Any, None]) -> Non
 
 async def _work(stack: AsyncExitStack, settings: Settings, catalogue: Catalogue) -> None:
     worker = EmbeddedWorker(
-        compose(settings, catalogue),
+        compose(settings, catalogue, webhooks=True),
         hostname=worker_name(),
         concurrency=sum(model.slots for model in chosen_models(settings, catalogue)),
     )

@@ -5,6 +5,7 @@ PenstockError
 │   ├── InvalidField          one field of it
 │   ├── PromptTooLong         no worker could run it
 │   ├── UnknownModel          nothing serves that name
+│   ├── TargetRefused         a webhook may not go there
 │   └── BodyTooLarge
 ├── Unauthenticated           no key, or a key that is unknown, expired or revoked
 ├── Forbidden                 the key may not do this
@@ -20,6 +21,7 @@ PenstockError
 │   └── EventsUnavailable     Redis
 ├── EngineFailure             the engine did not produce an answer
 │   ├── EngineUnavailable     another worker, or a later attempt, may do better
+│   │   └── EngineUnreachable the request never arrived there, so it was no attempt
 │   ├── EngineRefused         the engine refused this request; nobody will do better
 │   └── GenerationStalled     no token within the stall limit
 └── ConfigurationMistake      refused at start: file, line and remedy
@@ -54,6 +56,10 @@ class PromptTooLong(InvalidField):
 
 class UnknownModel(InvalidField):
     code = "model_not_found"
+
+
+class TargetRefused(InvalidField):
+    code = "webhook_url_refused"
 
 
 class BodyTooLarge(BadInput):
@@ -118,6 +124,10 @@ class EngineFailure(PenstockError):
 class EngineUnavailable(EngineFailure):
     code = "engine_unavailable"
     retryable = True
+
+
+class EngineUnreachable(EngineUnavailable):
+    code = "engine_unreachable"
 
 
 class EngineRefused(EngineFailure):

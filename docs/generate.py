@@ -76,9 +76,15 @@ def _default(value: Any) -> str:
         return "-"
     if isinstance(value, timedelta):
         return f"`{_duration(value)}`"
+    if isinstance(value, tuple):
+        return f"`[{', '.join(_item(item) for item in value)}]`"
     if isinstance(value, SecretStr):
         return f"`{value.get_secret_value()}`" if value.get_secret_value() else "-"
     return f"`{str(value).lower() if isinstance(value, bool) else value}`"
+
+
+def _item(value: Any) -> str:
+    return f'"{_duration(value)}"' if isinstance(value, timedelta) else str(value)
 
 
 def _duration(value: timedelta) -> str:

@@ -47,7 +47,9 @@ _MICROSECOND: Final = timedelta(microseconds=1)
 _PASSING: Final = frozenset({"08", "40", "53", "57"})
 _BELLS: Final = "penstock_bells"
 
-_JSON: Final[dict[str, Any]] = {
+_ENGINE: Final[dict[str, Any]] = {
+    # A refused statement is logged with its error; its parameters are prompts.
+    "hide_parameters": True,
     "json_serializer": lambda value: orjson.dumps(value).decode(),
     "json_deserializer": orjson.loads,
 }
@@ -172,7 +174,7 @@ def open_database(settings: DatabaseSettings, *, namespace: str = "penstock") ->
     url = make_url(settings.url)
     if url.get_backend_name() == "sqlite":
         engine = create_async_engine(
-            url, connect_args={"timeout": settings.command_timeout.total_seconds()}, **_JSON
+            url, connect_args={"timeout": settings.command_timeout.total_seconds()}, **_ENGINE
         )
         _prepare_sqlite(engine)
         return Database(engine, LocalWakeups(url.database or ""))
@@ -183,7 +185,7 @@ def open_database(settings: DatabaseSettings, *, namespace: str = "penstock") ->
         pool_timeout=settings.command_timeout.total_seconds(),
         pool_pre_ping=False,
         pool_recycle=1800,
-        **_JSON,
+        **_ENGINE,
         connect_args={
             "timeout": settings.connect_timeout.total_seconds(),
             "command_timeout": settings.command_timeout.total_seconds(),

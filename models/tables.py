@@ -78,6 +78,8 @@ class Job(Base):
     generation: Mapped[int] = mapped_column(Integer, default=0)
     attempt: Mapped[int] = mapped_column(Integer, default=0)
     excused: Mapped[int] = mapped_column(Integer, default=0)
+    # Attempts under which the engine died or hung: what says that the prompt itself may be the cause.
+    strikes: Mapped[int] = mapped_column(SmallInteger, default=0, server_default="0")
     cost: Mapped[int] = mapped_column(Integer)
     prefix: Mapped[str | None] = mapped_column(_ID)
     prefix_tokens: Mapped[int] = mapped_column(Integer, default=0)
@@ -110,6 +112,44 @@ class Job(Base):
     )
 
 
+class JobChange(Base):
+    """A change of a job, in the transaction that made it. The submission is in `jobs` already.
+
+    No foreign key: like a lease it goes with its job, and a check per row would cost more than the row.
+    """
+
+    __tablename__ = "job_changes"
+
+    job_id: Mapped[str] = mapped_column(_ID, primary_key=True)
+    version: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    at: Mapped[datetime]
+    status: Mapped[str] = mapped_column(String(16))
+    attempt: Mapped[int] = mapped_column(Integer)
+    worker: Mapped[str | None] = mapped_column(_NAME)
+    reason: Mapped[str | None] = mapped_column(_ID)
+
+
+class DeadLetter(Base):
+    """A job whose attempts are used up, until somebody decides: sent again, or discarded."""
+
+    __tablename__ = "dead_letters"
+
+    job_id: Mapped[str] = mapped_column(_ID, ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+    died_at: Mapped[datetime]
+    requeued_as: Mapped[str | None] = mapped_column(_ID)
+    discarded_at: Mapped[datetime | None]
+
+
+class ModelHold(Base):
+    """A model of which nothing new begins; without a row it runs."""
+
+    __tablename__ = "model_holds"
+
+    model: Mapped[str] = mapped_column(_NAME, primary_key=True)
+    kind: Mapped[str] = mapped_column(String(16))  # paused or draining
+    since: Mapped[datetime]
+
+
 class Payload(Base):
     """What was asked: written once, read at the claim, erased on request."""
 
@@ -121,6 +161,8 @@ class Payload(Base):
     details: Mapped[dict[str, Any]] = mapped_column("metadata", JSON)
     tags: Mapped[list[str]]
     result_ttl: Mapped[int | None] = mapped_column(Integer)  # seconds
+    # {"url", "events"}; beside the request, so that the end of a job need not read the prompt.
+    webhook: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     erased_at: Mapped[datetime | None]
 
 
@@ -186,6 +228,8 @@ class Outbox(Base):
     expires_at: Mapped[datetime | None]
     available_at: Mapped[datetime | None]
     released_at: Mapped[datetime | None]
+    attempts: Mapped[int] = mapped_column(SmallInteger, default=0, server_default="0")  # that count
+    strikes: Mapped[int] = mapped_column(SmallInteger, default=0, server_default="0")
 
     __table_args__ = (
         Index(
@@ -251,3 +295,120 @@ class Feedback(Base):
     score: Mapped[int] = mapped_column(SmallInteger)
     comment: Mapped[str | None] = mapped_column(Text)
     created_at: Mapped[datetime]
+
+
+class WebhookEndpoint(Base):
+    """Where a tenant wants its events. Disabled endpoints get none until their owner enables them."""
+
+    __tablename__ = "webhook_endpoints"
+
+    id: Mapped[str] = mapped_column(_ID, primary_key=True)
+    tenant_id: Mapped[str] = mapped_column(_ID, index=True)
+    url: Mapped[str] = mapped_column(Text)
+    events: Mapped[list[str]]
+    description: Mapped[str] = mapped_column(Text, default="")
+    created_at: Mapped[datetime]
+    disabled_at: Mapped[datetime | None]
+    disabled_reason: Mapped[str | None] = mapped_column(String(64))
+
+
+class WebhookSecret(Base):
+    """Sealed signing secrets by owner: an endpoint's id, or a tenant's for the URLs of single jobs."""
+
+    __tablename__ = "webhook_secrets"
+
+    owner: Mapped[str] = mapped_column(_ID, primary_key=True)
+    tenant_id: Mapped[str] = mapped_column(_ID, index=True)
+    current: Mapped[str] = mapped_column(Text)
+    previous: Mapped[str | None] = mapped_column(Text)
+    previous_until: Mapped[datetime | None]
+
+
+class WebhookReceiver(Base):
+    """What is known of a receiver, by lane: failures in a row, and until when nothing is sent.
+
+    The row of one job's URL says only that this URL answered 410.
+    """
+
+    __tablename__ = "webhook_receivers"
+
+    lane: Mapped[str] = mapped_column(_ID, primary_key=True)
+    failures: Mapped[int] = mapped_column(Integer, default=0)
+    open_until: Mapped[datetime | None]
+    gone_at: Mapped[datetime | None]
+    changed_at: Mapped[datetime] = mapped_column(index=True)
+
+
+class WebhookEvent(Base):
+    """What is said, byte for byte: written in the transaction that makes it true, never changed.
+
+    `body` is None once the job that it tells of was erased.
+    """
+
+    __tablename__ = "webhook_events"
+
+    id: Mapped[str] = mapped_column(_ID, primary_key=True)
+    tenant_id: Mapped[str] = mapped_column(_ID)
+    job_id: Mapped[str | None] = mapped_column(_ID, index=True)
+    type: Mapped[str] = mapped_column(String(32))
+    body: Mapped[str | None] = mapped_column(Text)
+    created_at: Mapped[datetime]
+    expires_at: Mapped[datetime] = mapped_column(index=True)
+
+
+class WebhookDelivery(Base):
+    """One event for one receiver. `state` is pending, delivering, delivered, failed or cancelled.
+
+    `due_at` is when a pending row is sent, and when a delivering one, whose sender died, is sent again.
+    `claim` is the fencing token; deliveries of one `lane` share a limit and a breaker. `since` and `tries`
+    begin again with a redelivery, `attempts` counts all.
+    """
+
+    __tablename__ = "webhook_deliveries"
+
+    id: Mapped[str] = mapped_column(_ID, primary_key=True)
+    event_id: Mapped[str] = mapped_column(
+        _ID, ForeignKey("webhook_events.id", ondelete="CASCADE"), index=True
+    )
+    tenant_id: Mapped[str] = mapped_column(_ID)
+    job_id: Mapped[str | None] = mapped_column(_ID)
+    endpoint_id: Mapped[str | None] = mapped_column(_ID)
+    url: Mapped[str] = mapped_column(Text)
+    lane: Mapped[str] = mapped_column(_ID)
+    state: Mapped[str] = mapped_column(String(16))
+    claim: Mapped[int] = mapped_column(Integer, default=0)
+    tries: Mapped[int] = mapped_column(Integer, default=0)
+    attempts: Mapped[int] = mapped_column(Integer, default=0)
+    last_status: Mapped[int | None] = mapped_column(Integer)
+    last_error: Mapped[str | None] = mapped_column(String(256))
+    created_at: Mapped[datetime]
+    due_at: Mapped[datetime]
+    since: Mapped[datetime]
+    delivered_at: Mapped[datetime | None]
+
+    __table_args__ = (
+        Index(
+            "ix_webhook_deliveries_open",
+            "lane",
+            "due_at",
+            postgresql_where=text("state IN ('pending', 'delivering')"),
+            sqlite_where=text("state IN ('pending', 'delivering')"),
+        ),
+        Index("ix_webhook_deliveries_job_id", "job_id"),
+        Index("ix_webhook_deliveries_tenant_id_id", "tenant_id", "id"),
+    )
+
+
+class WebhookAttempt(Base):
+    """One call: when, what came back, and how long it took. Of the answer only its status is kept."""
+
+    __tablename__ = "webhook_attempts"
+
+    delivery_id: Mapped[str] = mapped_column(
+        _ID, ForeignKey("webhook_deliveries.id", ondelete="CASCADE"), primary_key=True
+    )
+    number: Mapped[int] = mapped_column(Integer, primary_key=True)
+    started_at: Mapped[datetime]
+    status_code: Mapped[int | None] = mapped_column(Integer)
+    error: Mapped[str | None] = mapped_column(String(256))
+    duration_ms: Mapped[float]

@@ -38,6 +38,7 @@ class JobView:
     metadata: dict[str, Any] = field(default_factory=dict)
     tags: list[str] = field(default_factory=list)
     erased_at: datetime | None = None
+    webhook: dict[str, Any] | None = None
 
     @property
     def is_finished(self) -> bool:
@@ -56,3 +57,17 @@ class JobView:
                 kept[name] = datetime.fromisoformat(kept[name])
         kept["status"] = Status(kept["status"])
         return cls(**kept)
+
+
+def webhook_view(
+    wanted: dict[str, Any] | None,
+    state: str | None = None,
+    attempts: int | None = None,
+    last_status: int | None = None,
+    *,
+    is_over: bool = False,
+) -> dict[str, Any] | None:
+    """What a job says of the URL that it was submitted with; None where its end interests nobody."""
+    if not wanted or (is_over and state is None):
+        return None
+    return {"state": state or "pending", "attempts": attempts or 0, "last_status_code": last_status}

@@ -1,4 +1,4 @@
-"""The Celery application: its settings, its queues and the one task that generates."""
+"""The Celery application: its settings, its queues, and the tasks that the pool runs on its loop."""
 
 from collections.abc import Sequence
 from typing import Any, Final, Never
@@ -8,7 +8,7 @@ from celery.backends.base import DisabledBackend
 
 from core.settings import BrokerSettings, Settings
 from queues import embedded_broker
-from queues.messages import GENERATE
+from queues.messages import DELIVER, GENERATE, decode, decode_delivery
 from queues.topology import Topology
 
 
@@ -22,29 +22,33 @@ class NoResults(DisabledBackend):  # type: ignore[misc]
         return "disabled://"
 
 
-def celery_app(settings: Settings, models: Sequence[str]) -> Celery:
-    """An application that consumes the queues of `models`.
+def celery_app(settings: Settings, models: Sequence[str], *, webhooks: bool = False) -> Celery:
+    """An application that consumes the queues of `models`, and that of due webhook deliveries.
 
     A composition root of a worker sets `receiver_factory` on it; `grace` is how long a worker may drain.
     """
     embedded_broker.register()
     app = Celery("penstock", set_as_current=False)
-    app.config_from_object(configuration(settings, models))
+    app.config_from_object(configuration(settings, models, webhooks=webhooks))
     app.receiver_factory = None
     app.grace = settings.worker.grace
-    app.task(name=GENERATE, **_GENERATE_OPTIONS)(_generate)
+    # What the pool's receiver runs, and how it reads each message; other tasks run on threads.
+    app.decoders = {GENERATE: decode, DELIVER: decode_delivery}
+    app.task(name=GENERATE, **_TASK_OPTIONS)(_generate)
+    app.task(name=DELIVER, **_TASK_OPTIONS)(_deliver)
     return app
 
 
-def configuration(settings: Settings, models: Sequence[str]) -> dict[str, Any]:
+def configuration(settings: Settings, models: Sequence[str], *, webhooks: bool = False) -> dict[str, Any]:
     topology = Topology(settings.broker)
+    queues = topology.queues(models)
     return {
         **_FIXED,
         **_connection(settings.broker),
         # Events and control keep Celery's own names, so that any Flower and `celery inspect` see this worker;
         # two platforms that must not see each other take two virtual hosts.
         "task_default_queue": f"{topology.namespace}.tasks",
-        "task_queues": topology.queues(models),
+        "task_queues": [*queues, topology.webhooks] if webhooks else queues,
         "worker_prefetch_multiplier": settings.worker.prefetch_multiplier,
     }
 
@@ -61,7 +65,11 @@ def _generate(job: dict[str, Any]) -> Never:  # noqa: ARG001
     raise RuntimeError("penstock.generate runs in workers.pool:AsyncioPool only")
 
 
-_GENERATE_OPTIONS: Final[dict[str, Any]] = {
+def _deliver(delivery: dict[str, Any]) -> Never:  # noqa: ARG001
+    raise RuntimeError("penstock.deliver runs in workers.pool:AsyncioPool only")
+
+
+_TASK_OPTIONS: Final[dict[str, Any]] = {
     # A shared task would appear in every application of the process.
     "shared": False,
     "acks_late": True,

@@ -10,7 +10,7 @@ from redis.asyncio import Redis
 from redis.asyncio.client import Pipeline
 
 from core.logs import get_logger
-from core.settings import RedisSettings
+from core.settings import RedisSettings, Settings
 from models.views import JobView
 from queues.events import POKE_DONE, POKE_MORE, EventKind, EventNames, encode
 from queues.redis import REDIS_DOWN
@@ -86,6 +86,16 @@ class EventWriter:
         self._something = asyncio.Event()
         self._hurry = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+
+    @classmethod
+    def of(cls, redis: Redis, settings: Settings) -> "EventWriter":
+        """As the settings say, not started yet."""
+        return cls(
+            redis,
+            namespace=settings.broker.namespace,
+            settings=settings.redis,
+            flush_every=settings.worker.event_flush,
+        )
 
     async def start(self) -> None:
         self._task = asyncio.create_task(self._run(), name="event-writer")

@@ -1,4 +1,4 @@
-"""The wire format: one job as an ordinary Celery protocol-2 message, without its prompt."""
+"""The wire format: one job, or one webhook delivery, as an ordinary Celery protocol-2 message."""
 
 import os
 import socket
@@ -11,6 +11,7 @@ import orjson
 from core.errors import InvalidField
 
 GENERATE: Final = "penstock.generate"
+DELIVER: Final = "penstock.deliver"
 SCHEMA: Final = 1
 CLASSES: Final = ("premium", "standard", "bulk")
 
@@ -25,6 +26,7 @@ class JobEnvelope:
     `generation` counts how often the job was released with other terms; the claim drops an old one.
     `cost` and `prefix_tokens` are tokens, `arrived` and `deadline` are seconds since the epoch, `priority`
     goes from 0 to 9 (first), `backlog` is how many tokens of its class waited when it was released.
+    `attempts` counts those made so far, and `strikes` those of them under which an engine died or hung.
     """
 
     id: str
@@ -39,7 +41,21 @@ class JobEnvelope:
     prefix: str | None = None
     prefix_tokens: int = 0
     backlog: int = 0
+    attempts: int = 0
+    strikes: int = 0
     schema: int = SCHEMA
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveryEnvelope:
+    """A webhook delivery that is due; everything about it is in its row. An old `claim` is dropped."""
+
+    id: str
+    claim: int
+    schema: int = SCHEMA
+
+
+Envelope = JobEnvelope | DeliveryEnvelope
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,16 +70,19 @@ class TaskMessage:
 _FIELDS: Final = frozenset(field.name for field in fields(JobEnvelope))
 
 
-def task_id(envelope: JobEnvelope) -> str:
+def task_id(envelope: Envelope) -> str:
     """The job's id; with a suffix once it was released again, since workers remember revoked ids."""
+    if isinstance(envelope, DeliveryEnvelope):
+        return f"{envelope.id}.{envelope.claim}"
     return f"{envelope.id}.{envelope.generation}" if envelope.generation else envelope.id
 
 
-def encode(envelope: JobEnvelope) -> TaskMessage:
+def encode(envelope: Envelope) -> TaskMessage:
     identity = task_id(envelope)
+    task, summary, priority, kwargs = _content(envelope)
     headers = {
         "lang": "py",
-        "task": GENERATE,
+        "task": task,
         "id": identity,
         "root_id": identity,
         "parent_id": None,
@@ -73,7 +92,7 @@ def encode(envelope: JobEnvelope) -> TaskMessage:
         "retries": 0,
         "timelimit": [None, None],
         "argsrepr": "()",
-        "kwargsrepr": _summary(envelope),
+        "kwargsrepr": summary,
         "origin": f"relay{os.getpid()}@{_HOST}",
         "ignore_result": True,
     }
@@ -82,9 +101,16 @@ def encode(envelope: JobEnvelope) -> TaskMessage:
         "content_encoding": "utf-8",
         "correlation_id": identity,
         "delivery_mode": _PERSISTENT,
-        "priority": envelope.priority,
+        "priority": priority,
     }
-    return TaskMessage(headers, properties, orjson.dumps([[], {"job": envelope}, _EMBED]))
+    return TaskMessage(headers, properties, orjson.dumps([[], kwargs, _EMBED]))
+
+
+def _content(envelope: Envelope) -> tuple[str, str, int, dict[str, Envelope]]:
+    """Task, what Flower shows as its arguments, priority, arguments."""
+    if isinstance(envelope, DeliveryEnvelope):
+        return DELIVER, f"{{'delivery': {envelope.id!r}}}", 0, {"delivery": envelope}
+    return GENERATE, _summary(envelope), envelope.priority, {"job": envelope}
 
 
 def decode(kwargs: Mapping[str, Any]) -> JobEnvelope:
@@ -104,8 +130,24 @@ def decode(kwargs: Mapping[str, Any]) -> JobEnvelope:
         raise InvalidField("job", f"The message is incomplete: {error}.") from error
 
 
+def decode_delivery(kwargs: Mapping[str, Any]) -> DeliveryEnvelope:
+    """Raises `InvalidField`; unknown fields are ignored."""
+    found = kwargs.get("delivery")
+    if not isinstance(found, Mapping) or not isinstance(found.get("claim"), int):
+        raise InvalidField("delivery", "The message carries no delivery.")
+    return DeliveryEnvelope(id=str(found.get("id")), claim=found["claim"])
+
+
+def identity(body: bytes) -> tuple[str, int] | None:
+    """Id and generation of the job in a message of any schema; None where it names none."""
+    try:
+        job = orjson.loads(body)[1]["job"]
+        return str(job["id"]), int(job["generation"])
+    except (ValueError, TypeError, LookupError):
+        return None
+
+
 def _summary(envelope: JobEnvelope) -> str:
-    """What Flower shows as the task's arguments."""
     return (
         f"{{'model': {envelope.model!r}, 'class': {envelope.service_class!r}, 'tenant': {envelope.tenant!r},"
         f" 'priority': {envelope.priority}, 'tokens': {envelope.cost}}}"

@@ -1,4 +1,4 @@
-"""Publishing: job envelopes to the broker, and which of them it confirmed."""
+"""Publishing: envelopes to the broker, and which of them it confirmed."""
 
 # kombu says that it is typed and is not.
 # mypy: disable-error-code="no-untyped-call"
@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any, Final, Protocol, TypeVar
 
 import amqp
@@ -19,7 +20,7 @@ from core.errors import BrokerUnavailable
 from core.settings import BrokerSettings
 from queues import embedded_broker
 from queues.confirms import Confirms
-from queues.messages import JobEnvelope, TaskMessage, encode
+from queues.messages import Envelope, TaskMessage, encode
 from queues.topology import Topology
 
 WINDOW: Final = 256
@@ -32,7 +33,7 @@ T = TypeVar("T")
 
 
 class Publisher(Protocol):
-    async def publish(self, envelopes: Sequence[JobEnvelope]) -> set[str]:
+    async def publish(self, envelopes: Sequence[Envelope]) -> set[str]:
         """The task ids that the broker confirmed; the others may be published again under the same id.
 
         Raises `BrokerUnavailable` when it could not be reached or confirmed nothing in time.
@@ -41,7 +42,22 @@ class Publisher(Protocol):
     async def depths(self, models: Sequence[str]) -> dict[tuple[str, str], int]:
         """Ready messages by model and class. Raises `BrokerUnavailable`."""
 
+    async def dead(self, limit: int) -> "list[DeadMessage]":
+        """Messages that the broker or a worker gave up, until they are buried. Raises `BrokerUnavailable`."""
+
+    async def bury(self, messages: "Sequence[DeadMessage]") -> None:
+        """Done with them. Those of a connection that was lost come again."""
+
     async def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class DeadMessage:
+    """`channel` is the one it came over: its tag means nothing on another."""
+
+    body: bytes
+    tag: int
+    channel: Any
 
 
 def open_publisher(settings: BrokerSettings, models: Sequence[str]) -> "AmqpPublisher | KombuPublisher":
@@ -69,11 +85,17 @@ class AmqpPublisher:
         self._backoff = 0.0
         self._not_before = 0.0
 
-    async def publish(self, envelopes: Sequence[JobEnvelope]) -> set[str]:
+    async def publish(self, envelopes: Sequence[Envelope]) -> set[str]:
         return await self._run(lambda: self._publish(envelopes))
 
     async def depths(self, models: Sequence[str]) -> dict[tuple[str, str], int]:
         return await self._run(lambda: self._depths(models))
+
+    async def dead(self, limit: int) -> list[DeadMessage]:
+        return await self._run(lambda: self._dead(limit))
+
+    async def bury(self, messages: Sequence[DeadMessage]) -> None:
+        await self._run(lambda: self._bury(messages))
 
     async def close(self) -> None:
         await self._run(self._disconnect)
@@ -82,7 +104,7 @@ class AmqpPublisher:
     async def _run(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
-    def _publish(self, envelopes: Sequence[JobEnvelope]) -> set[str]:
+    def _publish(self, envelopes: Sequence[Envelope]) -> set[str]:
         confirmed: set[str] = set()
         for start in range(0, len(envelopes), self._window):
             try:
@@ -93,7 +115,7 @@ class AmqpPublisher:
                 break
         return confirmed
 
-    def _publish_window(self, envelopes: Sequence[JobEnvelope], confirmed: set[str]) -> None:
+    def _publish_window(self, envelopes: Sequence[Envelope], confirmed: set[str]) -> None:
         channel = self._connected()
         confirms = self._confirms
         confirms.begin()
@@ -130,6 +152,25 @@ class AmqpPublisher:
         except _LOST as error:
             self._lost()
             raise BrokerUnavailable(f"The broker did not answer: {error!r}.") from error
+
+    def _dead(self, limit: int) -> list[DeadMessage]:
+        channel = self._connected()
+        found: list[DeadMessage] = []
+        try:
+            while len(found) < limit and (message := channel.basic_get(self._topology.dead.name)):
+                found.append(DeadMessage(_as_bytes(message.body), message.delivery_tag, channel))
+        except _LOST as error:
+            self._lost()
+            raise BrokerUnavailable(f"The broker did not answer: {error!r}.") from error
+        return found
+
+    def _bury(self, messages: Sequence[DeadMessage]) -> None:
+        try:
+            for message in messages:
+                if message.channel is self._channel:
+                    message.channel.basic_ack(message.tag)
+        except _LOST:
+            self._lost()  # they come again, and find their jobs dealt with
 
     def _connected(self) -> Any:
         if self._channel is not None:
@@ -186,16 +227,23 @@ class KombuPublisher:
         self._channel: VirtualChannel | None = None
         self._lock = threading.Lock()
 
-    async def publish(self, envelopes: Sequence[JobEnvelope]) -> set[str]:
+    async def publish(self, envelopes: Sequence[Envelope]) -> set[str]:
         return await asyncio.to_thread(lambda: set(self._publish(envelopes)))
 
     async def depths(self, models: Sequence[str]) -> dict[tuple[str, str], int]:
         return await asyncio.to_thread(self._depths, models)
 
+    async def dead(self, limit: int) -> list[DeadMessage]:  # noqa: ARG002 - the contract's
+        """None: an in-process broker drops what is refused, and the reconciler finds it missing."""
+        return []
+
+    async def bury(self, messages: Sequence[DeadMessage]) -> None:
+        """See `dead`."""
+
     async def close(self) -> None:
         await asyncio.to_thread(self._connection.release)
 
-    def _publish(self, envelopes: Sequence[JobEnvelope]) -> Iterator[str]:
+    def _publish(self, envelopes: Sequence[Envelope]) -> Iterator[str]:
         with self._lock:
             channel = self._connected()
             for envelope in envelopes:
@@ -224,6 +272,10 @@ class KombuPublisher:
                 raise BrokerUnavailable(f"The broker cannot be reached: {error!r}.") from error
             self._topology.declare(self._channel, self._models)
         return self._channel
+
+
+def _as_bytes(body: bytes | str) -> bytes:
+    return body.encode() if isinstance(body, str) else body
 
 
 def _amqp_message(message: TaskMessage) -> Any:

@@ -16,7 +16,7 @@ from core.errors import BrokerUnavailable, StoreUnavailable
 from core.logs import get_logger
 from core.settings import Settings
 from models.dialect import Database, open_database
-from models.repositories import fleet, outbox
+from models.repositories import fleet, holds, outbox
 from models.repositories.outbox import WaitingRow
 from models.service_class import ServiceClass
 from queues.allowance import Allowance, Lane, Pace, allow
@@ -24,6 +24,7 @@ from queues.messages import JobEnvelope, task_id
 from queues.order import Item, Load, Rules, Shares, choose
 from queues.publisher import Publisher, open_publisher
 from queues.redis import Redis, open_redis
+from queues.webhook_relay import WebhookRelay
 
 logger = get_logger(__name__)
 
@@ -56,6 +57,9 @@ class Relay:
             except (BrokerUnavailable, StoreUnavailable) as error:
                 logger.warning("release_delayed", reason=str(error))
                 await asyncio.sleep(RETRY.total_seconds())
+            except Exception:
+                logger.exception("release_failed")
+                await asyncio.sleep(RETRY.total_seconds())
             else:
                 await self._database.wakeups.wait(BELL, self._settings.poll)
 
@@ -80,10 +84,13 @@ class Relay:
     async def _look(self) -> Allowance:
         async with self._database.read() as connection:
             names = await outbox.waiting_lanes(connection)
+            held = await holds.held(connection) if names else frozenset()
             released = await outbox.released_counts(connection) if names else {}
             await self._gauge.measure(connection, self._alive_within)
         await self._gauge.publish()
-        lanes = [Lane(*outbox.lane_parts(name)) for name in names]
+        lanes = [
+            lane for lane in (Lane(*outbox.lane_parts(name)) for name in names) if lane.model not in held
+        ]
         counts = {Lane(*outbox.lane_parts(name)): jobs for name, jobs in released.items()}
         return allow(self._least_served(lanes), counts, self._windows(lanes))
 
@@ -193,11 +200,14 @@ class Gauge:
             self._count_again_at = time.monotonic() + max(0.25, spent / _DUTY)
 
     def _rate(self, now: float) -> None:
-        """Released jobs a second, smoothed: in a backlog the broker takes what the workers take."""
+        """Released jobs a second, smoothed: in a backlog the broker takes what the workers take.
+
+        Without a backlog releases measure the demand, and the last rate known stands.
+        """
         elapsed, self._rated_at = now - self._rated_at, now
-        groups = set(self._rates) | set(self._released)
-        for group in groups:
-            latest = self._released.pop(group, 0) / elapsed
+        released, self._released = self._released, defaultdict(int)
+        for group in (group for group, (jobs, _) in self._backlog.items() if jobs):
+            latest = released.get(group, 0) / elapsed
             rate = self._rates.get(group, latest)
             self._rates[group] = rate + _SMOOTHING * (latest - rate)
 
@@ -253,6 +263,8 @@ def _envelope(row: WaitingRow, backlog: int) -> JobEnvelope:
         prefix=row.prefix,
         prefix_tokens=row.prefix_tokens,
         backlog=backlog,
+        attempts=row.attempts,
+        strikes=row.strikes,
     )
 
 
@@ -262,7 +274,10 @@ async def run_relay(settings: Settings, models: Sequence[str]) -> None:
     redis = open_redis(settings.redis, namespace=settings.broker.namespace)
     publisher = open_publisher(settings.broker, models)
     try:
-        await Relay(database, publisher, redis, settings).run()
+        await asyncio.gather(
+            Relay(database, publisher, redis, settings).run(),
+            WebhookRelay(database, publisher, settings).run(),
+        )
     finally:
         await publisher.close()
         await redis.aclose()

@@ -9,10 +9,11 @@ from typing import Any
 from kombu.entity import Exchange, Queue
 
 from core.settings import BrokerSettings
-from queues.messages import CLASSES, JobEnvelope
+from queues.messages import CLASSES, DeliveryEnvelope, Envelope
 
 # Ten levels above none: RabbitMQ recommends at most ten, and the API offers 0 to 9.
 _PRIORITIES = 10
+_WEBHOOKS = "webhooks"  # no served model's key: those end with a class
 
 
 class Topology:
@@ -37,7 +38,20 @@ class Topology:
     def routing_key(self, model: str, service_class: str) -> str:
         return f"{model}.{service_class}"
 
-    def route(self, envelope: JobEnvelope) -> str:
+    @property
+    def webhooks(self) -> Queue:
+        """Due deliveries: bounded by the receivers' limits, and nothing in it is the only copy."""
+        return Queue(
+            f"{self.namespace}.webhooks",
+            self.exchange,
+            routing_key=_WEBHOOKS,
+            durable=True,
+            queue_arguments=self._arguments(),
+        )
+
+    def route(self, envelope: Envelope) -> str:
+        if isinstance(envelope, DeliveryEnvelope):
+            return _WEBHOOKS
         return self.routing_key(envelope.model, envelope.service_class)
 
     def queue_name(self, model: str, service_class: str) -> str:
@@ -60,7 +74,7 @@ class Topology:
 
     def declare(self, channel: Any, models: Sequence[str]) -> None:
         """Create what is missing; the broker refuses (406) what exists with other arguments."""
-        for queue in (self.dead, *self.queues(models)):
+        for queue in (self.dead, self.webhooks, *self.queues(models)):
             queue(channel).declare()
 
     def _arguments(self) -> dict[str, Any]:

@@ -10,28 +10,39 @@ from core.logs import get_logger
 from core.settings import Settings
 from models.dialect import Database, Leadership, open_database
 from models.lifecycle import Status, attempts_left
-from models.repositories import execution, fleet, jobs, outbox
+from models.repositories import dead_letters, execution, fleet, jobs, outbox
 from models.repositories.execution import Ending, LostLease
+from queues.event_writer import EventWriter
+from queues.messages import identity
 from queues.publisher import Publisher, open_publisher
+from queues.redis import open_redis
 from queues.relay import BELL
 
 logger = get_logger(__name__)
 
 _CHUNK: Final = 500
 _SILENT: Final = timedelta(hours=1)
+_BEFORE_NEXT_RELEASE: Final = timedelta(seconds=5)
 
 
 class Upkeep:
     """Safe to run twice: the leader works, the others wait to take over."""
 
     def __init__(
-        self, database: Database, publisher: Publisher, settings: Settings, models: list[str]
+        self,
+        database: Database,
+        publisher: Publisher,
+        settings: Settings,
+        models: list[str],
+        *,
+        events: EventWriter | None = None,
     ) -> None:
         self._database = database
         self._publisher = publisher
         self._settings = settings.upkeep
         self._max_attempts = settings.worker.max_attempts
         self._models = models
+        self._events = events
         self._leadership = Leadership(database, f"{settings.broker.namespace}.upkeep")
         self._deficit_since: dict[str, datetime] = {}
 
@@ -44,7 +55,8 @@ class Upkeep:
                     now = asyncio.get_running_loop().time()
                     if now >= slow:
                         slow = now + 10 * self._settings.reap_every.total_seconds()
-                        await self._round((self.reconcile, self.forget))
+                        # What needs the broker comes last: it may be away.
+                        await self._round((self.forget, self.reconcile, self.revive))
                 await asyncio.sleep(self._settings.reap_every.total_seconds())
         finally:
             await self._leadership.release()
@@ -59,6 +71,9 @@ class Upkeep:
         except (StoreUnavailable, BrokerUnavailable) as error:
             logger.warning("upkeep_delayed", reason=str(error))
             return False
+        except Exception:
+            logger.exception("upkeep_failed")
+            return False
         return True
 
     async def reap(self) -> int:
@@ -67,10 +82,15 @@ class Upkeep:
             lost = await execution.expired_leases(connection, limit=_CHUNK)
             again = [one for one in lost if one.status is Status.RUNNING and self._may_retry(one)]
             await execution.give_back(
-                self._database, connection, [(one.job_id, one.attempt) for one in again], excused=False
+                self._database,
+                connection,
+                [(one.job_id, one.attempt) for one in again],
+                excused=False,
+                reason="lease_lost",
             )
             over = [self._ending(one) for one in lost if one not in again]
             await execution.settle(connection, over)
+        await self._announce([one.job_id for one in lost])
         if lost:
             logger.warning(
                 "leases_reaped",
@@ -89,7 +109,7 @@ class Upkeep:
         if lost.status is Status.CANCELLING:
             return Ending(lost.job_id, lost.attempt, Status.CANCELLED, expires_at)
         error = {
-            "code": "attempts_exhausted",
+            "code": dead_letters.CODE,
             "message": f"the worker was lost in each of {self._max_attempts} attempts",
         }
         return Ending(lost.job_id, lost.attempt, Status.FAILED, expires_at, error=error)
@@ -98,7 +118,20 @@ class Upkeep:
         """Queued jobs that may not start any more; the number of them."""
         async with self._database.begin() as connection:
             expired = await jobs.expire(connection, keep=self._settings.retention, limit=_CHUNK)
+        await self._announce(expired)
         return len(expired)
+
+    async def _announce(self, job_ids: list[str]) -> None:
+        """Whoever waits for these learns of it now, and not at his next look at the database."""
+        if self._events is None or not job_ids:
+            return
+        async with self._database.read() as connection:
+            views = await jobs.read_any(connection, job_ids)
+        for view in views:
+            if view.is_finished:
+                self._events.finished(view)
+            else:
+                self._events.emit(view.id, "status", {"status": view.status.value, "version": view.version})
 
     async def reconcile(self) -> int:
         """Released jobs that neither the broker nor a worker holds are released again; the number of them.
@@ -123,6 +156,27 @@ class Upkeep:
             await self._database.wakeups.ring(BELL)
         return taken
 
+    async def revive(self) -> int:
+        """Messages that the broker or a worker gave up: their jobs wait again; the number of them.
+
+        A message in the dead-letter queue is no dead letter: only used up attempts are, and they are counted
+        in the job's row. So a job ends in one place, whoever gave up first.
+        """
+        revived = 0
+        while messages := await self._publisher.dead(_CHUNK):
+            named = [identity(message.body) for message in messages]
+            known = [one for one in named if one is not None]
+            if len(known) < len(messages):
+                logger.error("dead_messages_dropped", messages=len(messages) - len(known))
+            async with self._database.begin() as connection:
+                revived += await outbox.release_again(connection, known, after=_BEFORE_NEXT_RELEASE)
+            await self._publisher.bury(messages)
+            if len(messages) < _CHUNK:
+                break
+        if revived:
+            logger.warning("dead_messages_revived", jobs=revived)
+        return revived
+
     def _deficit_lasts(self, model: str, deficit: int) -> bool:
         now = datetime.now(UTC)
         if deficit <= 0:
@@ -146,9 +200,14 @@ class Upkeep:
 async def run_upkeep(settings: Settings, models: list[str]) -> None:
     """The upkeep process, until it is cancelled."""
     database = open_database(settings.database, namespace=settings.broker.namespace)
+    redis = open_redis(settings.redis, namespace=settings.broker.namespace)
     publisher = open_publisher(settings.broker, models)
+    events = EventWriter.of(redis, settings)
+    await events.start()
     try:
-        await Upkeep(database, publisher, settings, models).run()
+        await Upkeep(database, publisher, settings, models, events=events).run()
     finally:
         await publisher.close()
+        await events.close()
+        await redis.aclose()
         await database.close()

@@ -17,7 +17,7 @@ import httpx
 from tests.services import Services
 
 _PATIENCE: Final = 60.0
-PROCESSES: Final = ("api", "relay", "upkeep", "worker")
+PROCESSES: Final = ("api", "relay", "upkeep", "worker", "deliver")
 
 
 @dataclass

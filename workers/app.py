@@ -13,14 +13,21 @@ from queues.app import celery_app
 from workers.deliveries import Receiver
 from workers.engines.registry import build_engine
 from workers.receiver import Dispatcher
+from workers.webhooks.desk import Both, delivery_desk
 
 
-def compose(settings: Settings, catalogue: Catalogue) -> Celery:
-    """The Celery application of a worker for the models that the settings choose."""
+def compose(settings: Settings, catalogue: Catalogue, *, webhooks: bool = False) -> Celery:
+    """The Celery application of a worker for the models that the settings choose.
+
+    `webhooks`: it delivers them, too. That is for one process with everything in it, where Celery runs one
+    worker at most; else `workers.webhooks.app` does.
+    """
     models = chosen_models(settings, catalogue)
-    app = celery_app(settings, [model.name for model in models])
+    app = celery_app(settings, [model.name for model in models], webhooks=webhooks)
     app.conf.worker_concurrency = sum(model.slots for model in models)
-    app.receiver_factory = lambda: receiver(settings, models)
+    app.receiver_factory = lambda: (
+        Both(receiver(settings, models), delivery_desk(settings)) if webhooks else receiver(settings, models)
+    )
     return app
 
 

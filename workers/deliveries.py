@@ -14,11 +14,12 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Final, Protocol
+from typing import Any, Final, Generic, Protocol
 
 import structlog
 from celery.worker import state
 from kombu.utils.encoding import safe_repr
+from typing_extensions import TypeVar
 
 from queues.messages import JobEnvelope
 
@@ -31,7 +32,7 @@ class Receiver(Protocol):
     async def start(self) -> None:
         """Start the engines; returns when a job could run. Raising stops the worker."""
 
-    def take(self, deliveries: Sequence["Delivery"]) -> None:
+    def take(self, deliveries: Sequence["Delivery[Any]"]) -> None:
         """These are yours until you settle each of them."""
 
     def cancel(self, task_id: str) -> None:
@@ -93,8 +94,11 @@ class Tag:
 
 _pids: Final = itertools.count(1)
 
+# What the message says; where a delivery is not said to be of something else, it is of a job.
+E = TypeVar("E", default=JobEnvelope)
 
-class Delivery:
+
+class Delivery(Generic[E]):
     """One message in this worker's hands: settle it exactly once; later settlements change nothing.
 
     Called on the loop thread. `pid` stands for the job where Celery expects a process.
@@ -113,7 +117,7 @@ class Delivery:
         "task_id",
     )
 
-    def __init__(self, envelope: JobEnvelope, tag: Tag, hand: "Hand") -> None:
+    def __init__(self, envelope: E, tag: Tag, hand: "Hand") -> None:
         self.task_id: str = tag.request.id
         self.envelope = envelope
         self.redelivered = bool(tag.request.delivery_info.get("redelivered"))
@@ -152,7 +156,7 @@ class Delivery:
         """Back to the broker, for another worker."""
         self._settle(self._give_back)
 
-    def adopt(self, copy: "Delivery") -> None:
+    def adopt(self, copy: "Delivery[E]") -> None:
         """The broker delivered this job again: go on, and settle the copy's message instead."""
         self.redelivered = True
         self.epoch = copy.epoch
@@ -193,7 +197,7 @@ class Delivery:
         if self._is_current:
             request.reject(requeue=True)
 
-    def _swap(self, copy: "Delivery") -> None:
+    def _swap(self, copy: "Delivery[E]") -> None:
         old, was_current = self._tag.request, self._is_current
         self._tag = copy._tag  # noqa: SLF001
         state.task_ready(old)
@@ -216,9 +220,9 @@ class Hand:
         self.outbox = outbox
         self.terminate = terminate
         self.epoch = 0
-        self._held: dict[str, Delivery] = {}
+        self._held: dict[str, Delivery[Any]] = {}
 
-    def take(self, arrived: Iterable[Delivery]) -> list[Delivery]:
+    def take(self, arrived: Iterable[Delivery[Any]]) -> list[Delivery[Any]]:
         """Those that are new here; a second copy of a held one is adopted by it."""
         fresh = []
         for delivery in arrived:
@@ -236,7 +240,7 @@ class Hand:
     def find(self, pid: int) -> str | None:
         return next((held.task_id for held in self if held.pid == pid), None)
 
-    def release(self, delivery: Delivery) -> None:
+    def release(self, delivery: Delivery[Any]) -> None:
         if self._held.get(delivery.task_id) is delivery:
             del self._held[delivery.task_id]
 
@@ -244,7 +248,7 @@ class Hand:
         for task_id in task_ids:
             self._held.pop(task_id, None)
 
-    def __iter__(self) -> Iterator[Delivery]:
+    def __iter__(self) -> Iterator[Delivery[Any]]:
         return iter(list(self._held.values()))
 
     def __len__(self) -> int:

@@ -9,9 +9,10 @@ from typing import Any, Final, Protocol
 
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_exponential_jitter
 
-from core.errors import EngineUnavailable, PenstockError, StoreUnavailable
+from core.errors import EngineUnavailable, EngineUnreachable, PenstockError, StoreUnavailable
 from core.logs import get_logger
 from models.lifecycle import Status
+from models.repositories import dead_letters
 from models.repositories.execution import Claim, Ending
 from models.service_class import ServiceClass
 from models.views import JobView
@@ -20,6 +21,7 @@ from queues.order import Item, Load, Rules, Shares, choose
 from workers.deliveries import Delivery
 from workers.engines.protocol import Engine, EngineState
 from workers.ledger import Ledger, Settled
+from workers.quarantine import Isolation, isolation, opening
 from workers.runner import Discard, Events, GiveBack, JobRunner, Outcome, Stop
 
 logger = get_logger(__name__)
@@ -30,6 +32,8 @@ _PREMIUM_MEMORY: Final = 60.0
 _LOW_WATER: Final = 0.75
 _STORE_RETRY: Final = 0.5  # seconds
 _ENGINE_LOOK: Final = 0.1  # seconds
+_LONGEST_LOOK: Final = 5.0  # seconds
+_MOST_REFUSALS: Final = 6
 _HOLD_RESULTS: Final = 60.0  # seconds; past the lease the fence decides whose result counts
 
 
@@ -44,8 +48,12 @@ class Run:
     delivery: Delivery
     claim: Claim
     stopped: "asyncio.Future[Stop]"
+    isolation: Isolation = Isolation.FREE
     task: "asyncio.Task[None] | None" = None
     begun: bool = False
+
+    def is_stopped_by(self, *reasons: Stop) -> bool:
+        return self.stopped.done() and self.stopped.result() in reasons
 
 
 @dataclass(slots=True)
@@ -60,13 +68,18 @@ class Desk:
     ledger: Ledger
     events: WorkerEvents
     rules: Rules
+    max_attempts: int = 3
+    is_held: bool = False  # somebody paused the model: what runs goes on, nothing new begins
+    is_draining: bool = False
     shares: Shares = field(default_factory=Shares)
     window: dict[str, Delivery] = field(default_factory=dict)
     running: dict[str, Run] = field(default_factory=dict)
     counts: Counter[str] = field(default_factory=Counter)
     _claiming: int = 0
+    _refusals: int = 0
     _premium_seen: float = float("-inf")
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
+    _claimed: asyncio.Event = field(default_factory=asyncio.Event)
     _open: asyncio.Event = field(default_factory=asyncio.Event)
     _tasks: "set[asyncio.Task[Any]]" = field(default_factory=set)
 
@@ -74,6 +87,10 @@ class Desk:
         self.window[delivery.task_id] = delivery
         if delivery.envelope.service_class == ServiceClass.PREMIUM:
             self._premium_seen = time.monotonic()
+        self._wake.set()
+
+    def hold(self, *, held: bool) -> None:
+        self.is_held = held
         self._wake.set()
 
     def forget(self, task_ids: Collection[str]) -> list[str]:
@@ -91,8 +108,10 @@ class Desk:
                 while chosen := self._choose():
                     await self._begin(chosen)
         finally:
-            for task in self._tasks:
+            tasks = list(self._tasks)
+            for task in tasks:
                 task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     def stop(self, run: Run, why: Stop) -> None:
         if not run.stopped.done():
@@ -101,7 +120,11 @@ class Desk:
                 run.task.cancel()
 
     async def finish_within(self, seconds: float) -> None:
-        """Lets what runs finish for so long, then gives the rest back."""
+        """Lets what runs finish for so long, then gives the rest back. Begins nothing more."""
+        self.is_draining = True
+        while self._claiming:  # it starts when its claim is committed, and then it runs
+            self._claimed.clear()
+            await self._claimed.wait()
         await self._idle(seconds)
         for run in list(self.running.values()):
             self.stop(run, Stop.DRAINED)
@@ -114,12 +137,15 @@ class Desk:
 
     def _choose(self) -> list[Delivery]:
         free = self.slots - len(self.running) - self._claiming
-        if free <= 0 or not self.window or not self._open.is_set():
+        if free <= 0 or not self.window or not self._may_begin():
             return []
-        deliveries = list(self.window.values())
+        kinds = {task_id: self._isolation(held) for task_id, held in self.window.items()}
+        inside = [run.isolation for run in self.running.values()]
+        kind, room = opening(kinds.values(), inside, slots=self.slots)
+        deliveries = [held for task_id, held in self.window.items() if kinds[task_id] is kind]
         load = Load(
             now=time.time(),
-            limit=free,
+            limit=min(free, room),
             unreserved=max(0, free - self._withheld()),
             backlog=_backlog(deliveries),
             warm=frozenset(p for run in self.running.values() if (p := run.delivery.envelope.prefix)),
@@ -127,6 +153,13 @@ class Desk:
         items = [_item(delivery) for delivery in deliveries]
         chosen, self.shares = choose(items, self.shares, self.rules, load)
         return [self.window.pop(item.key) for item in chosen]
+
+    def _may_begin(self) -> bool:
+        return self._open.is_set() and not self.is_held and not self.is_draining
+
+    def _isolation(self, delivery: Delivery) -> Isolation:
+        envelope = delivery.envelope
+        return isolation(attempts=envelope.attempts, strikes=envelope.strikes, limit=self.max_attempts)
 
     def _withheld(self) -> int:
         """Slots kept for premium: those reserved and not yet in premium's use."""
@@ -139,13 +172,27 @@ class Desk:
         self._claiming = len(chosen)
         try:
             claims = await self.ledger.claim([(d.envelope.id, d.envelope.generation) for d in chosen])
+            self._start_claimed(chosen, claims)
         except StoreUnavailable:
             logger.warning("claim_delayed", model=self.model, jobs=len(chosen))
-            self.window.update((delivery.task_id, delivery) for delivery in chosen)
-            await asyncio.sleep(_STORE_RETRY)
-            return
+            await self._claim_later(chosen)
+        except Exception:
+            # A desk that ended here would leave a worker that lives, takes messages and runs nothing.
+            logger.exception("claim_failed", model=self.model, jobs=len(chosen))
+            await self._claim_later(chosen)
         finally:
             self._claiming = 0
+            self._claimed.set()
+
+    async def _claim_later(self, chosen: Sequence[Delivery]) -> None:
+        if self.is_draining:
+            for delivery in chosen:
+                delivery.requeue()
+            return
+        self.window.update((delivery.task_id, delivery) for delivery in chosen)
+        await asyncio.sleep(_STORE_RETRY)
+
+    def _start_claimed(self, chosen: Sequence[Delivery], claims: Sequence[Claim]) -> None:
         ours = {(claim.view.id, claim.view.generation): claim for claim in claims}
         for delivery in chosen:
             claim = ours.get((delivery.envelope.id, delivery.envelope.generation))
@@ -163,7 +210,12 @@ class Desk:
         return any(waiting[d.envelope.service_class] <= _LOW_WATER * self.slots for d in chosen)
 
     def _start(self, delivery: Delivery, claim: Claim) -> None:
-        run = Run(delivery, claim, asyncio.get_running_loop().create_future())
+        job = claim.view
+        # What the row says, not the message: one of an older relay does not speak of attempts.
+        kind = isolation(
+            attempts=job.attempt - 1 - job.excused, strikes=claim.strikes, limit=self.max_attempts
+        )
+        run = Run(delivery, claim, asyncio.get_running_loop().create_future(), kind)
         self.running[claim.view.id] = run
         delivery.started()
         run.task = self._spawn(self._execute(run))
@@ -215,9 +267,7 @@ class Desk:
 
     async def _give_back(self, run: Run, outcome: GiveBack) -> None:
         job = run.claim.view
-        returned = await _patiently(
-            lambda: self.ledger.give_back(job.id, job.attempt, excused=outcome.excused)
-        )
+        returned = await _patiently(lambda: self.ledger.give_back(job.id, job.attempt, outcome))
         if returned:
             self.events.emit(job.id, "status", {"status": Status.QUEUED.value, "reason": outcome.reason})
             run.delivery.dropped(f"given back: {outcome.reason}")
@@ -227,15 +277,30 @@ class Desk:
 
     def _watch_engine(self, outcome: Outcome) -> None:
         """An engine that just died would burn the attempts of whatever is handed to it next."""
-        if isinstance(outcome, GiveBack) and outcome.reason == EngineUnavailable.code and self._open.is_set():
+        if not _engine_failed(outcome):
+            self._refusals = 0
+        elif self._open.is_set():
+            self._refusals = min(_MOST_REFUSALS, self._refusals + 1)
             self._open.clear()
             self._spawn(self._reopen())
 
     async def _reopen(self) -> None:
+        # At least one look later: a supervisor may not know of the death yet that a broken stream told.
+        await asyncio.sleep(min(_LONGEST_LOOK, _ENGINE_LOOK * 2**self._refusals))
         while (await self.engine.health()).state is not EngineState.READY:  # noqa: ASYNC110 - another process
             await asyncio.sleep(_ENGINE_LOOK)
         self._open.set()
         self._wake.set()
+
+
+def _engine_failed(outcome: Outcome) -> bool:
+    match outcome:
+        case GiveBack():
+            return outcome.reason in {EngineUnavailable.code, EngineUnreachable.code}
+        case Ending():
+            return (outcome.error or {}).get("code") == dead_letters.CODE
+        case Discard():
+            return False
 
 
 async def _patiently(work: Any) -> Any:

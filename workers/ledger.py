@@ -1,5 +1,6 @@
 """What a worker writes down: claims, endings and heartbeats, each in groups."""
 
+from collections import defaultdict
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -8,15 +9,17 @@ from core.errors import StoreUnavailable
 from core.logs import get_logger
 from models.dialect import Database
 from models.group_commit import GroupCommit
-from models.repositories import execution, fleet, jobs
+from models.repositories import execution, fleet, holds, jobs
 from models.repositories.execution import Claim, Ending, HeldLease
 from queues.relay import BELL
+from workers.runner import GiveBack
 
 logger = get_logger(__name__)
 
 _GROUP: Final = 256
 
 Settled = tuple[int, datetime]
+Return = tuple[str, int, GiveBack]  # job id, attempt, why
 
 
 class Ledger:
@@ -29,7 +32,7 @@ class Ledger:
         self._endings: GroupCommit[Ending, Settled | None] = GroupCommit(
             self._settle, limit=_GROUP, retry_alone=_is_a_row
         )
-        self._returns: GroupCommit[tuple[str, int, bool], bool] = GroupCommit(self._give_back, limit=_GROUP)
+        self._returns: GroupCommit[Return, bool] = GroupCommit(self._give_back, limit=_GROUP)
 
     async def claim(self, wanted: Sequence[tuple[str, int]]) -> list[Claim]:
         """See `execution.claim`: what is missing from the answer is not ours to run."""
@@ -44,9 +47,9 @@ class Ledger:
         """The job's new version and the time it ended; None when another attempt owns the job."""
         return await self._endings.submit(ending)
 
-    async def give_back(self, job_id: str, attempt: int, *, excused: bool) -> bool:
+    async def give_back(self, job_id: str, attempt: int, why: GiveBack) -> bool:
         """The job waits again; False when it is not ours any more."""
-        return await self._returns.submit((job_id, attempt, excused))
+        return await self._returns.submit((job_id, attempt, why))
 
     async def cancel(self, tenant_id: str, job_id: str, *, keep: timedelta) -> None:
         async with self._database.begin() as connection:
@@ -66,9 +69,14 @@ class Ledger:
                 detail=detail,
             )
 
-    async def extend(self) -> list[HeldLease]:
+    async def extend(self, job_ids: Sequence[str]) -> list[HeldLease]:
         async with self._database.begin() as connection:
-            return await execution.extend_leases(connection, worker=self.worker, lease=self._lease)
+            return await execution.extend_leases(connection, job_ids, worker=self.worker, lease=self._lease)
+
+    async def held_models(self) -> frozenset[str]:
+        """Models of which nothing new may begin."""
+        async with self._database.read() as connection:
+            return await holds.held(connection)
 
     async def sign_off(self) -> None:
         async with self._database.begin() as connection:
@@ -79,17 +87,25 @@ class Ledger:
             settled = await execution.settle(connection, endings)
         return [settled.get((ending.job_id, ending.attempt)) for ending in endings]
 
-    async def _give_back(self, attempts: Sequence[tuple[str, int, bool]]) -> list[bool]:
+    async def _give_back(self, returns: Sequence[Return]) -> list[bool]:
+        reasons: defaultdict[GiveBack, list[tuple[str, int]]] = defaultdict(list)
+        for job_id, attempt, why in returns:
+            reasons[why].append((job_id, attempt))
         returned: set[str] = set()
         async with self._database.begin() as connection:
-            for excused in (True, False):
-                mine = [(job, attempt) for job, attempt, is_excused in attempts if is_excused is excused]
-                if mine:
-                    returned.update(
-                        await execution.give_back(self._database, connection, mine, excused=excused)
+            for why, attempts in reasons.items():
+                returned.update(
+                    await execution.give_back(
+                        self._database,
+                        connection,
+                        attempts,
+                        excused=why.excused,
+                        struck=why.struck,
+                        reason=why.reason,
                     )
+                )
         await self._database.wakeups.ring(BELL)
-        return [job in returned for job, _, _ in attempts]
+        return [job_id in returned for job_id, _, _ in returns]
 
 
 def _is_a_row(error: Exception) -> bool:

@@ -22,7 +22,6 @@ from celery.worker import state
 from kombu.utils.encoding import safe_repr
 
 from core.errors import PenstockError
-from queues.messages import GENERATE, decode
 from workers.deliveries import Delivery, Hand, Outbox, Receiver, Tag
 from workers.hub import Hub
 from workers.loop_thread import LoopThread
@@ -47,7 +46,7 @@ class AsyncioPool(BasePool):  # type: ignore[misc]
         self._hand = Hand(self._outbox, self._terminate)
         self._loop = LoopThread("penstock-loop")
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="penstock-task")
-        self._inbox: deque[Delivery] = deque()
+        self._inbox: deque[Delivery[Any]] = deque()
         self._taking = False
         self._closing = False
         self._stopped = False
@@ -122,11 +121,12 @@ class AsyncioPool(BasePool):  # type: ignore[misc]
         callback: Any = None,
         accept_callback: Any = None,
         **_: Any,
-    ) -> Delivery | None:
-        if args[0] != GENERATE:
+    ) -> Delivery[Any] | None:
+        decode = self.app.decoders.get(args[0])
+        if decode is None:
             self._threads.submit(self._run_task, target, args, kwargs or {}, callback, accept_callback)
             return None
-        return self._receive(callback.__self__)  # the Request whose `on_success` it is
+        return self._receive(callback.__self__, decode)  # the Request whose `on_success` it is
 
     def terminate_job(self, pid: int, signal: object = None) -> None:  # noqa: ARG002
         self._terminate(pid)
@@ -135,7 +135,7 @@ class AsyncioPool(BasePool):  # type: ignore[misc]
         info = {**super()._get_info(), "held": len(self._hand)}
         return info if self._receiver is None else {**info, **self._receiver.info()}
 
-    def _receive(self, request: Any) -> Delivery | None:
+    def _receive(self, request: Any, decode: Callable[[dict[str, Any]], Any]) -> Delivery[Any] | None:
         if self._closing:
             state.task_ready(request)
             request.reject(requeue=True)

@@ -6,7 +6,7 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from datetime import timedelta
-from typing import Any
+from typing import Any, Final
 
 from core.errors import StoreUnavailable
 from core.logs import get_logger
@@ -25,6 +25,8 @@ from workers.runner import JobRunner, Limits, Stop
 
 logger = get_logger(__name__)
 
+_SUSPENDED: Final = 2  # heartbeats that one nap took: this process itself stood still
+
 
 class Dispatcher:
     """Runs the jobs of this worker's models, one desk each. Everything happens on the pool's loop."""
@@ -39,6 +41,9 @@ class Dispatcher:
         self._desks: dict[str, Desk] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._draining = False
+        self._healths: dict[str, EngineHealth] = {}
+        self.beats = 0
+        self._blind_until = 0.0
 
     async def start(self) -> None:
         """Opens what it needs on this loop and starts the engines; returns when a job could run."""
@@ -46,17 +51,16 @@ class Dispatcher:
         self._database = open_database(self._settings.database, namespace=namespace)
         self._redis = open_redis(self._settings.redis, namespace=namespace)
         self._ledger = Ledger(self._database, worker=self._name, lease=self._settings.worker.lease)
-        self._events = EventWriter(
-            self._redis,
-            namespace=namespace,
-            settings=self._settings.redis,
-            flush_every=self._settings.worker.event_flush,
-        )
+        self._events = EventWriter.of(self._redis, self._settings)
         self._cancels = CancelListener(self._redis, namespace=namespace, on_cancel=self._cancel_job)
         await self._events.start()
         await asyncio.gather(*(engine.start() for engine in self._engines.values()))
         self._desks = {model.name: self._desk(model) for model in self._models}
+        self._healths = {name: await engine.health() for name, engine in self._engines.items()}
+        with suppress(StoreUnavailable):
+            await self._obey_holds()
         loops = [desk.serve() for desk in self._desks.values()]
+        loops += [self._watch(name, engine) for name, engine in self._engines.items()]
         self._tasks = [asyncio.create_task(loop) for loop in (*loops, self._beat())]
         await self._cancels.start()
         logger.info("worker_ready", worker=self._name, models=list(self._desks))
@@ -131,6 +135,7 @@ class Dispatcher:
             ledger=self._ledger,
             events=self._events,
             rules=Rules.of(self._settings.order),
+            max_attempts=worker.max_attempts,
         )
 
     def _cancel_for(self, delivery: Delivery, *, then: tuple[Desk, Run] | None = None) -> None:
@@ -150,23 +155,46 @@ class Dispatcher:
             if run is not None:
                 desk.stop(run, Stop.CANCELLED)
 
+    async def _watch(self, name: str, engine: Engine) -> None:
+        """Apart from the heartbeat: an engine that is slow to answer must not cost any job its lease."""
+        while True:
+            await self._nap()
+            self._healths[name] = await engine.health()
+
     async def _beat(self) -> None:
         """Every heartbeat: extend the leases, see what was lost or cancelled, say that we live."""
         while True:
             try:
-                await self._stop_stalled()
+                self._stop_stalled()
                 await self._extend()
+                await self._obey_holds()
                 await self._report()
             except StoreUnavailable as error:
                 logger.warning("heartbeat_missed", reason=str(error))
-            await asyncio.sleep(self._settings.worker.heartbeat.total_seconds())
+            except Exception:
+                # Whatever it was: without a heartbeat every job here would lose its lease, in silence.
+                logger.exception("heartbeat_failed")
+            self.beats += 1
+            await self._nap()
+
+    async def _obey_holds(self) -> None:
+        held = await self._ledger.held_models()
+        for name, desk in self._desks.items():
+            desk.hold(held=name in held)
 
     async def _extend(self) -> None:
-        # Only what ran before the statement can be missing from its answer.
-        before = [(desk, run) for desk in self._desks.values() for run in desk.running.values()]
+        # Only what ran before the statement can be missing from its answer. What was stopped for good is
+        # left out: if it cannot be given back, its lease must run out.
+        before = [
+            (desk, run)
+            for desk in self._desks.values()
+            for run in desk.running.values()
+            if not run.is_stopped_by(Stop.STALLED, Stop.LOST)
+        ]
         if not before:
             return
-        held = {(lease.job_id, lease.attempt): lease for lease in await self._ledger.extend()}
+        leases = await self._ledger.extend([run.claim.view.id for _, run in before])
+        held = {(lease.job_id, lease.attempt): lease for lease in leases}
         for desk, run in before:
             lease = held.get((run.claim.view.id, run.claim.view.attempt))
             if lease is None:
@@ -175,17 +203,25 @@ class Dispatcher:
             elif lease.cancel_requested:
                 desk.stop(run, Stop.CANCELLED)
 
-    async def _stop_stalled(self) -> None:
+    def _stop_stalled(self) -> None:
+        if time.monotonic() < self._blind_until:
+            return
         limit = self._settings.worker.engine_stall.total_seconds()
-        for desk in self._desks.values():
-            health = await desk.engine.health()
-            if desk.running and time.monotonic() - health.progressed_at > limit:
+        for name, desk in self._desks.items():
+            if desk.running and time.monotonic() - self._healths[name].progressed_at > limit:
                 logger.error("engine_stalled", model=desk.model, jobs=len(desk.running))
                 for run in list(desk.running.values()):
                     desk.stop(run, Stop.STALLED)
 
+    async def _nap(self) -> None:
+        """Until the next heartbeat. A worker that was itself suspended judges no engine for a while."""
+        began, every = time.monotonic(), self._settings.worker.heartbeat.total_seconds()
+        await asyncio.sleep(every)
+        if time.monotonic() - began > _SUSPENDED * every:
+            self._blind_until = time.monotonic() + _SUSPENDED * every
+
     async def _report(self, state: str | None = None) -> None:
-        healths = {name: await engine.health() for name, engine in self._engines.items()}
+        healths = self._healths
         await self._ledger.heartbeat(
             slots={name: desk.slots for name, desk in self._desks.items()},
             held={name: len(desk.window) for name, desk in self._desks.items()},

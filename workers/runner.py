@@ -8,8 +8,16 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any, Final, Protocol
 
-from core.errors import EngineFailure, EngineUnavailable, GenerationStalled, PenstockError, PromptTooLong
+from core.errors import (
+    EngineFailure,
+    EngineUnavailable,
+    EngineUnreachable,
+    GenerationStalled,
+    PenstockError,
+    PromptTooLong,
+)
 from models.lifecycle import Status, attempts_left
+from models.repositories import dead_letters
 from models.repositories.execution import Claim, Ending
 from workers.engines.protocol import Delta, Engine, Usage
 from workers.prompts import to_prompt
@@ -32,6 +40,7 @@ class GiveBack:
 
     reason: str
     excused: bool
+    struck: bool = False  # the engine died or hung under it
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,10 +193,12 @@ class JobRunner:
 
     def _again(self, claim: Claim, answer: Answer, error: EngineFailure) -> Outcome:
         job = claim.view
+        if isinstance(error, EngineUnreachable):
+            return GiveBack(error.code, excused=True)
         if attempts_left(attempt=job.attempt, excused=job.excused, limit=self._limits.max_attempts):
-            return GiveBack(error.code, excused=False)
+            return GiveBack(error.code, excused=False, struck=True)
         exhausted = {
-            "code": "attempts_exhausted",
+            "code": dead_letters.CODE,
             "message": f"{self._limits.max_attempts} attempts failed, the last one so: {error}",
         }
         return self._ending(claim, Status.FAILED, answer, error=exhausted)

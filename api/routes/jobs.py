@@ -12,10 +12,11 @@ from api.intake import check_deadline
 from api.job_answers import answer_job, etag, job_headers, json_answer, render
 from api.json_body import read_json, validate
 from api.routes.job_ids import JobId
+from api.schemas.admin_read import render_timeline
 from api.schemas.job_create import FeedbackCreate, JobChange
-from core.errors import Conflict, InvalidField, NotFinished
+from core.errors import Conflict, InvalidField, NotFinished, NotFound
 from models.lifecycle import Status
-from models.repositories import jobs
+from models.repositories import changes, jobs
 from models.repositories.jobs import Change, Filter
 from models.service_class import ServiceClass
 from queues.cancel_notices import publish_cancel
@@ -83,6 +84,20 @@ async def read_job(request: Request, caller: JobsCaller, job_id: JobId, wait: Wa
     if matches(request, etag(view)):
         return Response(status_code=304, headers=job_headers(view))
     return await answer_job(request, view)
+
+
+@router.get(
+    "/v1/jobs/{job_id}/timeline",
+    summary="Every change of a job: when, in which attempt, on which worker, and why",
+    operation_id="read_timeline",
+    responses={200: openapi.answer("Oldest first.", "TimelineRead"), **openapi.problems(404, 422)},
+)
+async def read_timeline(request: Request, caller: JobsCaller, job_id: JobId) -> Response:
+    async with parts_of(request).database.read() as connection:
+        found = await changes.timeline(connection, caller.tenant_id, job_id)
+    if found is None:
+        raise NotFound("There is no such job.")
+    return json_answer({"object": "list", "data": render_timeline(found)})
 
 
 @router.post(
@@ -171,6 +186,11 @@ async def give_feedback(request: Request, caller: JobsCaller, job_id: JobId) -> 
         raise NotFinished("The job has not ended yet.")
     async with parts.database.begin() as connection:
         await jobs.give_feedback(
-            parts.database, connection, job_id, score=feedback.score, comment=feedback.comment
+            parts.database,
+            connection,
+            caller.tenant_id,
+            job_id,
+            score=feedback.score,
+            comment=feedback.comment,
         )
     return Response(status_code=204)

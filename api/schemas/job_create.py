@@ -79,6 +79,11 @@ Lifetime = Annotated[
 Text = Annotated[str, StringConstraints(min_length=1)]
 Tag = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=_NO_CONTROL)]
 Name = Annotated[str, StringConstraints(min_length=1, max_length=64)]
+WebhookUrl = Annotated[
+    str,
+    StringConstraints(min_length=1, max_length=2048),
+    Field(json_schema_extra={"examples": ["https://example.com/penstock"]}),
+]
 Metadata = Annotated[
     dict[Name, Annotated[str, StringConstraints(max_length=512)]],
     Field(max_length=16, description="Up to 16 pairs; keys to 64 and values to 512 characters."),
@@ -108,6 +113,13 @@ class Degradation(Body):
         default=None, description="Levels the caller accepts; [] refuses all."
     )
     min_similarity: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None = None
+
+
+class JobWebhook(Body):
+    url: WebhookUrl
+    events: Annotated[
+        list[Literal["job.completed", "job.failed", "job.cancelled", "job.expired"]], Field(max_length=4)
+    ] = Field(default_factory=list, description="Which ends of the job to tell; none named means all.")
 
 
 Number = Annotated[float, Field(allow_inf_nan=False)]
@@ -168,6 +180,9 @@ class JobCreate(Body):
     cache_key: Tag | None = None
     degradation: Degradation | None = None
     result_ttl: Lifetime | None = None
+    webhook: JobWebhook | None = Field(
+        default=None, description="A URL to call when the job has ended, signed with the default secret."
+    )
     metadata: Metadata = Field(default_factory=dict)
     tags: Annotated[list[Tag], Field(max_length=16)] = Field(default_factory=list)
 

@@ -38,6 +38,14 @@ class JobErrorRead(BaseModel):
     message: str
 
 
+class JobWebhookRead(Document):
+    """Of the URL that the job was submitted with; endpoints' deliveries are in the delivery log."""
+
+    state: Literal["pending", "delivering", "delivered", "failed", "cancelled"]
+    attempts: int
+    last_status_code: int | None
+
+
 class Urls(Document):
     self: str
     events: str
@@ -67,7 +75,7 @@ class JobRead(Document):
     usage: dict[str, Any] | None
     timings: dict[str, Any] | None
     error: JobErrorRead | None
-    webhook: None
+    webhook: JobWebhookRead | None
     metadata: dict[str, str]
     tags: list[str]
     urls: Urls
@@ -165,7 +173,7 @@ def render_job(
         "usage": view.usage,
         "timings": view.timings,
         "error": view.error,
-        "webhook": None,
+        "webhook": view.webhook,
         "metadata": view.metadata,
         "tags": view.tags,
         "urls": {"self": url, "events": f"{url}/events", "cancel": f"{url}/cancel"},

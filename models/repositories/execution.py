@@ -11,25 +11,29 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from models.dialect import Database, Now, skip_locked
 from models.lifecycle import Status, sources
-from models.repositories import outbox
-from models.tables import Job, Lease, Outbox, Payload, Result
-from models.views import JobView
+from models.repositories import changes, outbox
+from models.repositories.results import record_results
+from models.tables import Job, Lease, Outbox, Payload
+from models.views import JobView, webhook_view
 
 _jobs: Final[Table] = Job.__table__  # type: ignore[assignment]
 _payloads: Final[Table] = Payload.__table__  # type: ignore[assignment]
-_results: Final[Table] = Result.__table__  # type: ignore[assignment]
 _leases: Final[Table] = Lease.__table__  # type: ignore[assignment]
 _outbox: Final[Table] = Outbox.__table__  # type: ignore[assignment]
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A job that this worker now runs. `view.attempt` is the fencing token, `cost` is in tokens."""
+    """A job that this worker now runs. `view.attempt` is the fencing token, `cost` is in tokens.
+
+    `strikes` counts the attempts under which an engine died or hung.
+    """
 
     view: JobView
     request: dict[str, Any]
     result_ttl: timedelta | None
     cost: int
+    strikes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +88,7 @@ async def claim(
         )
     )
     await outbox.remove(connection, list(rows))
+    await changes.record(connection, list(rows))
     payloads = await connection.execute(select(_payloads).where(_payloads.c.job_id.in_(list(rows))))
     return [_to_claim(rows[payload.job_id], payload) for payload in payloads]
 
@@ -108,9 +113,10 @@ def _to_claim(row: Any, payload: Any) -> Claim:
         retry_of=row.retry_of,
         metadata=payload.metadata,
         tags=payload.tags,
+        webhook=webhook_view(payload.webhook),
     )
     ttl = None if payload.result_ttl is None else timedelta(seconds=payload.result_ttl)
-    return Claim(view, payload.request, ttl, row.cost)
+    return Claim(view, payload.request, ttl, row.cost, row.strikes)
 
 
 async def settle(
@@ -131,7 +137,7 @@ async def settle(
         won |= {(e.job_id, e.attempt): e for e in by_status[status] if (e.job_id, e.attempt) in moved}
         settled |= moved
     if won:
-        await connection.execute(insert(_results), [_result_row(ending) for ending in won.values()])
+        await record_results(connection, [_result_row(ending) for ending in won.values()])
         await _drop_leases(connection, list(won))
     return settled
 
@@ -175,11 +181,14 @@ async def give_back(
     attempts: Sequence[tuple[str, int]],
     *,
     excused: bool,
+    struck: bool = False,
+    reason: str | None = None,
     delay: timedelta = timedelta(),
 ) -> list[str]:
     """Running `(job id, attempt)` pairs wait again under a new generation; the ids that did.
 
     `excused` does not count the attempt: the worker drains, or never handed the job to its engine.
+    `struck` says that the engine died or hung under it; `reason` goes into the timeline.
     """
     returned = await connection.execute(
         update(_jobs)
@@ -189,6 +198,7 @@ async def give_back(
             version=_jobs.c.version + 1,
             generation=_jobs.c.generation + 1,
             excused=_jobs.c.excused + (1 if excused else 0),
+            strikes=_jobs.c.strikes + (1 if struck else 0),
         )
         .returning(_jobs.c.id, _jobs.c.attempt)
     )
@@ -196,6 +206,7 @@ async def give_back(
     ids = [job_id for job_id, _ in given]
     if given:
         await put_in_outbox(database, connection, ids, delay=delay)
+        await changes.record(connection, ids, reason)
         # Not those of `attempts` that stay: a job that is being cancelled needs its lease for the reaper.
         await _drop_leases(connection, given)
     return ids
@@ -228,6 +239,8 @@ async def put_in_outbox(
         ),
         case((scheduled, due), else_=null()),
         null(),
+        _jobs.c.attempt - _jobs.c.excused,
+        _jobs.c.strikes,
     ).where(_jobs.c.id.in_(job_ids))
     statement = database.insert(_outbox).from_select([column.name for column in columns], fresh)
     new = statement.excluded
@@ -246,11 +259,17 @@ class HeldLease:
     cancel_requested: bool
 
 
-async def extend_leases(connection: AsyncConnection, *, worker: str, lease: timedelta) -> list[HeldLease]:
-    """All of a worker's leases in one statement. What is missing was lost; what is flagged was cancelled."""
+async def extend_leases(
+    connection: AsyncConnection, job_ids: Sequence[str], *, worker: str, lease: timedelta
+) -> list[HeldLease]:
+    """What a worker still runs, in one statement. What is missing was lost; what is flagged was cancelled.
+
+    Not all of its leases: one whose claim was committed while its answer was lost is nobody's, and one whose
+    run ended without an ending is over. Both must run out.
+    """
     rows = await connection.execute(
         update(_leases)
-        .where(_leases.c.worker == worker)
+        .where(_leases.c.worker == worker, _leases.c.job_id.in_(job_ids))
         .values(expires_at=Now(lease))
         .returning(_leases.c.job_id, _leases.c.attempt, _leases.c.cancel_requested)
     )

@@ -5,15 +5,16 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import Select, Table, case, delete, insert, null, select, update
+from sqlalchemy import Select, Table, Text, case, delete, literal, null, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from models.dialect import Database, Now
 from models.lifecycle import TERMINAL, Status
-from models.repositories import outbox
+from models.repositories import changes, outbox, webhook_events
 from models.repositories.execution import put_in_outbox
-from models.tables import Feedback, IdempotencyKey, Job, JobTag, Lease, Payload, Result
-from models.views import JobView
+from models.repositories.results import record_results
+from models.tables import Feedback, IdempotencyKey, Job, JobTag, Lease, Payload, Result, WebhookDelivery
+from models.views import JobView, webhook_view
 
 _jobs: Final[Table] = Job.__table__  # type: ignore[assignment]
 _payloads: Final[Table] = Payload.__table__  # type: ignore[assignment]
@@ -22,6 +23,7 @@ _leases: Final[Table] = Lease.__table__  # type: ignore[assignment]
 _tags: Final[Table] = JobTag.__table__  # type: ignore[assignment]
 _keys: Final[Table] = IdempotencyKey.__table__  # type: ignore[assignment]
 _feedback: Final[Table] = Feedback.__table__  # type: ignore[assignment]
+_deliveries: Final[Table] = WebhookDelivery.__table__  # type: ignore[assignment]
 
 _VIEW: Final = [
     _jobs.c.id,
@@ -49,12 +51,20 @@ _VIEW: Final = [
     _payloads.c.metadata,
     _payloads.c.tags,
     _payloads.c.erased_at,
+    _payloads.c.webhook,
+    _deliveries.c.state.label("delivery_state"),
+    _deliveries.c.attempts.label("delivery_attempts"),
+    _deliveries.c.last_status.label("delivery_status"),
 ]
 
 
 def _select_view() -> Select[Any]:
-    joined = _jobs.join(_payloads, _payloads.c.job_id == _jobs.c.id).outerjoin(
-        _results, _results.c.job_id == _jobs.c.id
+    # A job's own URL has one delivery; those of the tenant's endpoints are no part of the job.
+    own = (_deliveries.c.job_id == _jobs.c.id) & _deliveries.c.endpoint_id.is_(None)
+    joined = (
+        _jobs.join(_payloads, _payloads.c.job_id == _jobs.c.id)
+        .outerjoin(_results, _results.c.job_id == _jobs.c.id)
+        .outerjoin(_deliveries, own)
     )
     return select(*_VIEW).select_from(joined)
 
@@ -62,6 +72,8 @@ def _select_view() -> Select[Any]:
 def to_view(row: Any) -> JobView:
     values = dict(row._mapping)  # noqa: SLF001 - SQLAlchemy's public name for a row as a mapping
     values["status"] = Status(values["status"])
+    delivery = [values.pop(name) for name in ("delivery_state", "delivery_attempts", "delivery_status")]
+    values["webhook"] = webhook_view(values["webhook"], *delivery, is_over=values["status"] in TERMINAL)
     return JobView(**values)
 
 
@@ -75,6 +87,11 @@ async def read_many(connection: AsyncConnection, tenant_id: str, job_ids: Sequen
     """The tenant's own among `job_ids`, in no promised order."""
     statement = _select_view().where(_jobs.c.id.in_(job_ids), _jobs.c.tenant_id == tenant_id)
     return [to_view(row) for row in await connection.execute(statement)]
+
+
+async def read_any(connection: AsyncConnection, job_ids: Sequence[str]) -> list[JobView]:
+    """Whoever's they are: for the platform itself, never for a caller."""
+    return [to_view(row) for row in await connection.execute(_select_view().where(_jobs.c.id.in_(job_ids)))]
 
 
 async def read_request(connection: AsyncConnection, tenant_id: str, job_id: str) -> dict[str, Any] | None:
@@ -161,10 +178,9 @@ async def cancel(connection: AsyncConnection, tenant_id: str, job_id: str, *, ex
         await connection.execute(
             update(_leases).where(_leases.c.job_id == job_id).values(cancel_requested=True)
         )
+        await changes.record(connection, [job_id], "cancel_requested")
         return True
-    await connection.execute(
-        insert(_results), [{"job_id": job_id, "attempt": row.attempt, "expires_at": expires_at}]
-    )
+    await record_results(connection, [{"job_id": job_id, "attempt": row.attempt, "expires_at": expires_at}])
     await outbox.remove(connection, [job_id])
     return True
 
@@ -204,6 +220,7 @@ async def change(
         )
     if reorders:
         await put_in_outbox(database, connection, [job_id])
+    await changes.record(connection, [job_id], "changed")
     return True
 
 
@@ -225,16 +242,26 @@ async def erase(connection: AsyncConnection, tenant_id: str, job_id: str) -> boo
         await connection.execute(
             update(_jobs).where(_jobs.c.id == job_id).values(version=_jobs.c.version + 1, fingerprint="")
         )
+        await changes.record(connection, [job_id], "erased")
+        await webhook_events.erase(connection, job_id)
     return bool(erased.rowcount)
 
 
 async def give_feedback(
-    database: Database, connection: AsyncConnection, job_id: str, *, score: int, comment: str | None
+    database: Database,
+    connection: AsyncConnection,
+    tenant_id: str,
+    job_id: str,
+    *,
+    score: int,
+    comment: str | None,
 ) -> None:
-    """The last word counts. The caller has checked that the tenant owns the finished job."""
-    statement = database.insert(_feedback).values(
-        job_id=job_id, score=score, comment=comment, created_at=Now()
+    """The last word counts; nothing happens where the tenant has no such job. The caller checks its end."""
+    mine = select(_jobs.c.id, literal(score), literal(comment, Text), Now()).where(
+        _jobs.c.id == job_id, _jobs.c.tenant_id == tenant_id
     )
+    names = ["job_id", "score", "comment", "created_at"]
+    statement = database.insert(_feedback).from_select(names, mine)
     new = statement.excluded
     await connection.execute(
         statement.on_conflict_do_update(
@@ -263,18 +290,11 @@ async def _record_expiry(connection: AsyncConnection, rows: Sequence[Any], keep:
     if not rows:
         return
     now = (await connection.execute(select(Now()))).scalar_one()
-    await connection.execute(
-        insert(_results),
-        [
-            {
-                "job_id": row.id,
-                "attempt": row.attempt,
-                "error": _lateness(row, now),
-                "expires_at": now + keep,
-            }
-            for row in rows
-        ],
-    )
+    results = [
+        {"job_id": row.id, "attempt": row.attempt, "error": _lateness(row, now), "expires_at": now + keep}
+        for row in rows
+    ]
+    await record_results(connection, results)
     await outbox.remove(connection, [row.id for row in rows])
 
 
@@ -287,6 +307,9 @@ def _lateness(row: Any, now: datetime) -> dict[str, str]:
 async def forget(connection: AsyncConnection, *, limit: int) -> int:
     """Deletes finished jobs whose time to be kept is over, and keys whose day is; the number of jobs."""
     over = select(_results.c.job_id).where(_results.c.expires_at <= Now()).limit(limit)
-    gone = await connection.execute(delete(_jobs).where(_jobs.c.id.in_(over)))
+    gone = await connection.execute(delete(_jobs).where(_jobs.c.id.in_(over)).returning(_jobs.c.id))
+    job_ids = list(gone.scalars())
+    await changes.forget(connection, job_ids)
     await connection.execute(delete(_keys).where(_keys.c.expires_at <= Now()))
-    return gone.rowcount
+    await webhook_events.forget(connection, limit=limit)
+    return len(job_ids)

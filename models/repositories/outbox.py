@@ -53,6 +53,8 @@ class WaitingRow:
     prefix_tokens: int
     created_at: datetime
     deadline: datetime | None
+    attempts: int = 0  # that count
+    strikes: int = 0
 
 
 _WAITING_COLUMNS: Final = [_outbox.c[name] for name in WaitingRow.__slots__]
@@ -171,6 +173,24 @@ async def take_back(connection: AsyncConnection, *, model: str, released_for: ti
             _outbox.c.released_at <= Now(-released_for),
         )
         .values(state="waiting", released_at=None)
+    )
+    return result.rowcount
+
+
+async def release_again(
+    connection: AsyncConnection, messages: Sequence[tuple[str, int]], *, after: timedelta
+) -> int:
+    """Released rows whose message, `(job id, generation)`, the broker gave up; the number that wait again.
+
+    Not at once: what made the broker give it up may last.
+    """
+    result = await connection.execute(
+        update(_outbox)
+        .where(
+            tuple_(_outbox.c.job_id, _outbox.c.generation).in_(messages),
+            _outbox.c.state == "released",
+        )
+        .values(state="scheduled", available_at=Now(after), released_at=None)
     )
     return result.rowcount
 

@@ -41,6 +41,7 @@ class NewJob:
     metadata: dict[str, Any] = field(default_factory=dict)
     tags: tuple[str, ...] = ()
     idempotency_key: str | None = None
+    webhook: dict[str, Any] | None = None
 
 
 class Reception(StrEnum):
@@ -167,6 +168,7 @@ def _payload_row(job: NewJob) -> dict[str, Any]:
         "metadata": job.metadata,
         "tags": list(job.tags),
         "result_ttl": int(job.result_ttl.total_seconds()) if job.result_ttl else None,
+        "webhook": job.webhook,
     }
 
 

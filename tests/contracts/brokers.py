@@ -50,7 +50,7 @@ def require_rabbitmq() -> None:
 def _delete(settings: BrokerSettings) -> None:
     topology = Topology(settings)
     with Connection(settings.url.get_secret_value()) as connection:
-        for queue in (topology.dead, *topology.queues(MODELS)):
+        for queue in (topology.dead, topology.webhooks, *topology.queues(MODELS)):
             with suppress(*connection.channel_errors):
                 connection.channel().queue_delete(queue.name)
         for name in ("{}.jobs", "{}.dead", "{}.events", "{}.control.pidbox", "reply.{}.control.pidbox"):

@@ -14,7 +14,7 @@ from pydantic import SecretStr
 from core.errors import BrokerUnavailable
 from core.settings import BrokerSettings
 from queues.confirms import Confirms
-from queues.messages import JobEnvelope, decode, task_id
+from queues.messages import JobEnvelope, decode, identity, task_id
 from queues.publisher import AmqpPublisher, KombuPublisher, Publisher, open_publisher
 from queues.topology import Topology
 from tests.contracts.brokers import KINDS, MODELS, broker_settings
@@ -271,3 +271,42 @@ async def test_a_waiting_consumer_is_woken_by_a_publish() -> None:
             assert got.wait(10)
             thread.join(10)
         await publisher.close()
+
+
+@pytest.mark.services
+async def test_what_a_consumer_refuses_is_dead_until_it_is_buried() -> None:
+    with broker_settings("rabbitmq") as settings:
+        publisher = open_publisher(settings, MODELS)
+        await publisher.publish([envelope("refused"), envelope("kept")])
+        with Connection(settings.url.get_secret_value()) as connection:
+            channel = connection.channel()
+            queue = Topology(settings).queue("tiny", "standard")(channel)
+            queue.get().reject()
+            queue.get().requeue()
+        # The broker moves it behind our back.
+        while not (found := await publisher.dead(10)):
+            pass
+        await publisher.bury(found)
+
+        assert [identity(message.body) for message in found] == [("job_refused", 0)]
+        assert await publisher.dead(10) == []
+        await publisher.close()
+
+
+@pytest.mark.services
+async def test_what_was_not_buried_comes_again_on_the_next_connection() -> None:
+    with broker_settings("rabbitmq") as settings:
+        first, second = open_publisher(settings, MODELS), open_publisher(settings, MODELS)
+        await first.publish([envelope("refused")])
+        with Connection(settings.url.get_secret_value()) as connection:
+            Topology(settings).queue("tiny", "standard")(connection.channel()).get().reject()
+        while not (found := await first.dead(10)):
+            pass
+        await first.close()
+        while not (again := await second.dead(10)):
+            pass
+        await second.bury(found)  # tags of another connection: nothing happens
+        await second.bury(again)
+
+        assert [message.body for message in again] == [message.body for message in found]
+        await second.close()

@@ -105,7 +105,9 @@ async def test_a_heartbeat_extends_only_its_own_leases_and_tells_what_was_cancel
     theirs = await running(database, worker="w2", lease=OVER)
 
     async with database.begin() as connection:
-        held = await execution.extend_leases(connection, worker="w1", lease=HOUR)
+        held = await execution.extend_leases(
+            connection, [mine.id, stopped.id, theirs.id], worker="w1", lease=HOUR
+        )
 
     assert sorted(held, key=lambda one: one.job_id) == [
         HeldLease(mine.id, 1, cancel_requested=False),
@@ -117,12 +119,26 @@ async def test_a_heartbeat_extends_only_its_own_leases_and_tells_what_was_cancel
 
 
 async def test_a_heartbeat_does_not_mention_what_was_lost(database: Database) -> None:
-    await give_back(database, await running(database))
+    lost = await running(database)
+    await give_back(database, lost)
     done = await running(database)
     await settle(database, ending(done))
 
     async with database.begin() as connection:
-        assert await execution.extend_leases(connection, worker="w1", lease=HOUR) == []
+        held = await execution.extend_leases(connection, [lost.id, done.id], worker="w1", lease=HOUR)
+
+    assert held == []
+
+
+async def test_a_lease_of_a_claim_that_nobody_heard_of_runs_out(database: Database) -> None:
+    known = await running(database, lease=OVER)
+    unheard = await running(database, lease=OVER)
+
+    async with database.begin() as connection:
+        await execution.extend_leases(connection, [known.id], worker="w1", lease=HOUR)
+        lost = await execution.expired_leases(connection, limit=10)
+
+    assert [one.job_id for one in lost] == [unheard.id]
 
 
 async def test_an_expired_lease_says_what_the_reaper_needs(database: Database) -> None:

@@ -1,3 +1,4 @@
+import asyncio
 from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
@@ -84,6 +85,14 @@ async def test_each_lane_has_a_limit_of_its_own(database: Database) -> None:
     assert sorted(row.tenant_id for row in found) == ["a", "a", "b"]
 
 
+async def test_released_jobs_do_not_take_the_places_of_waiting_ones(database: Database) -> None:
+    first, second = await queued(database, priority=9), await queued(database, priority=8)
+    third = await queued(database, priority=1)
+    await release(database, first)
+
+    assert ids(await candidates(database, (LANE, 2))) == ids([second, third])
+
+
 async def test_aged_candidates_are_the_oldest_whatever_their_priority(database: Database) -> None:
     oldest = await queued(database, priority=0, created_at=ago(hours=3))
     older = await queued(database, priority=9, created_at=ago(hours=2))
@@ -109,7 +118,7 @@ async def test_a_row_that_another_relay_publishes_is_passed_over(database: Datab
     if database.is_sqlite:
         return  # one writer: the other relay waits
 
-    async with database.begin() as first:
+    async with asyncio.timeout(10), database.begin() as first:
         mine = await outbox.candidates(first, [(LANE, 3)])
         theirs = await candidates(database, (LANE, 4))
 

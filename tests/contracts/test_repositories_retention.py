@@ -106,7 +106,7 @@ async def test_a_job_that_is_claimed_in_the_last_moment_runs(database: Database)
 async def test_a_forgotten_job_takes_everything_of_it_along(database: Database) -> None:
     job = await finished(database, tags=("t",), idempotency_key="k", expires_at=ago(seconds=1))
     async with database.begin() as connection:
-        await jobs.give_feedback(database, connection, job.id, score=1, comment=None)
+        await jobs.give_feedback(database, connection, job.tenant_id, job.id, score=1, comment=None)
 
     assert await forget(database) == 1
 

@@ -1,5 +1,6 @@
 """A ledger in memory: claims, fences and hands back as the database does, for unit tests of dispatch."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -8,6 +9,7 @@ from typing import Any
 from models.lifecycle import Status
 from models.repositories.execution import Claim, Ending, HeldLease
 from models.views import JobView
+from workers.runner import GiveBack
 
 
 @dataclass
@@ -20,6 +22,7 @@ class FakeLedger:
     claims: list[list[str]] = field(default_factory=list)
     failures: list[Exception] = field(default_factory=list)
     asked_for_more: int = 0
+    strikes: Counter[str] = field(default_factory=Counter)
 
     def add(self, job_id: str, **changes: Any) -> None:
         request = changes.pop("request", {"prompt": job_id, "max_tokens": 4})
@@ -55,7 +58,7 @@ class FakeLedger:
         started = job.started_at or datetime.now(UTC)
         job = replace(job, status=Status.RUNNING, attempt=job.attempt + 1, started_at=started)
         self.jobs[job_id] = job
-        return Claim(job, self.requests[job_id], None, 10)
+        return Claim(job, self.requests[job_id], None, 10, self.strikes[job_id])
 
     async def settle(self, ending: Ending) -> tuple[int, datetime] | None:
         job = self.jobs[ending.job_id]
@@ -68,7 +71,7 @@ class FakeLedger:
         self.jobs[job.id] = replace(job, status=ending.status, version=job.version + 1)
         return job.version + 1, datetime.now(UTC)
 
-    async def give_back(self, job_id: str, attempt: int, *, excused: bool) -> bool:
+    async def give_back(self, job_id: str, attempt: int, why: GiveBack) -> bool:
         job = self.jobs[job_id]
         if job.attempt != attempt or job.status is not Status.RUNNING:
             return False
@@ -76,16 +79,17 @@ class FakeLedger:
             job,
             status=Status.QUEUED,
             generation=job.generation + 1,
-            excused=job.excused + excused,
+            excused=job.excused + why.excused,
         )
+        self.strikes[job_id] += why.struck
         return True
 
     async def ask_for_more(self) -> None:
         self.asked_for_more += 1
 
-    async def extend(self) -> list[HeldLease]:
+    async def extend(self, job_ids: Sequence[str]) -> list[HeldLease]:
         return [
             HeldLease(job.id, job.attempt, job.status is Status.CANCELLING)
             for job in self.jobs.values()
-            if job.status in {Status.RUNNING, Status.CANCELLING}
+            if job.id in job_ids and job.status in {Status.RUNNING, Status.CANCELLING}
         ]

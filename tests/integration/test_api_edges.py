@@ -62,7 +62,7 @@ def job_routes(app: FastAPI) -> list[tuple[str, str, str]]:
         (method, path, operation["operationId"])
         for path, methods in document["paths"].items()
         for method, operation in methods.items()
-        if "{job_id}" in path
+        if "{job_id}" in path and "/admin/" not in path
     ]
 
 
@@ -86,7 +86,21 @@ async def test_another_tenants_job_is_not_there_on_any_route(
     assert listed.json()["data"] == []
     mine = (await api_client.get(f"/v1/jobs/{job['id']}")).json()
     assert (mine["status"], mine["version"]) == ("completed", 3)
-    assert len(routes) == 7
+    assert len(routes) == 8
+
+
+async def test_no_admin_route_serves_a_key_without_that_scope(app: FastAPI, other_tenant: TestTenant) -> None:
+    refused = []
+    async with client_of(app, other_tenant.headers) as stranger:
+        for path, methods in app.openapi()["paths"].items():
+            for method in methods if path.startswith("/v1/admin/") else ():
+                answer = await stranger.request(
+                    method, path.replace("{job_id}", "job_1").replace("{name}", "default")
+                )
+                assert (answer.status_code, answer.json()["code"]) == (403, "forbidden"), (method, path)
+                refused.append(path)
+
+    assert len(refused) == 8
 
 
 async def test_no_route_but_health_serves_a_stranger(app: FastAPI) -> None:

@@ -27,7 +27,7 @@ from api.server import Server, make_server
 from core.settings import ApiSettings, BrokerSettings, DatabaseSettings, RedisSettings, Settings
 from models.catalogue import Catalogue
 from models.dialect import open_database
-from models.keys import new_key
+from models.keys import SCOPES, new_key
 from models.repositories import access
 from models.repositories.access import TenantRow
 
@@ -52,6 +52,26 @@ OPERATIONS = [
     ("POST", "/v1/jobs/{job_id}/retry"),
     ("POST", "/v1/jobs/{job_id}/feedback"),
     ("GET", "/v1/jobs/{job_id}/events"),
+    ("GET", "/v1/jobs/{job_id}/timeline"),
+    ("GET", "/v1/admin/dead_letters"),
+    ("GET", "/v1/admin/dead_letters/{job_id}"),
+    ("POST", "/v1/admin/dead_letters/{job_id}/requeue"),
+    ("POST", "/v1/admin/dead_letters/{job_id}/discard"),
+    ("GET", "/v1/admin/models"),
+    ("POST", "/v1/admin/models/{name}/pause"),
+    ("POST", "/v1/admin/models/{name}/drain"),
+    ("POST", "/v1/admin/models/{name}/resume"),
+    ("POST", "/v1/webhook_endpoints"),
+    ("GET", "/v1/webhook_endpoints"),
+    ("POST", "/v1/webhook_endpoints/default/rotate_secret"),
+    ("GET", "/v1/webhook_endpoints/{endpoint_id}"),
+    ("PATCH", "/v1/webhook_endpoints/{endpoint_id}"),
+    ("DELETE", "/v1/webhook_endpoints/{endpoint_id}"),
+    ("POST", "/v1/webhook_endpoints/{endpoint_id}/rotate_secret"),
+    ("POST", "/v1/webhook_endpoints/{endpoint_id}/test"),
+    ("GET", "/v1/webhook_deliveries"),
+    ("GET", "/v1/webhook_deliveries/{delivery_id}"),
+    ("POST", "/v1/webhook_deliveries/{delivery_id}/redeliver"),
 ]
 
 
@@ -93,7 +113,7 @@ class Running:
 
 async def _make_key(settings: Settings) -> str:
     database, now = open_database(settings.database), datetime.now(UTC)
-    row, clear = new_key("t", "fuzzer", pepper=settings.api.pepper, created_at=now)
+    row, clear = new_key("t", "fuzzer", pepper=settings.api.pepper, created_at=now, scopes=SCOPES)
     async with database.begin() as connection:
         await access.add_tenant(connection, TenantRow("t", "t", now))
         await access.add_key(connection, row)
@@ -118,13 +138,23 @@ def served(
         yield running.url, {"Authorization": f"Bearer {key}"}
 
 
+def _make_ids(url: str, headers: dict[str, str]) -> dict[str, str]:
+    """One of each kind that a path may name."""
+    with httpx.Client(base_url=f"{url}/v1", headers=headers) as client:
+        job = client.post("/jobs", json={"prompt": "Hi."}).json()["id"]
+        made = client.post("/webhook_endpoints", json={"url": "https://93.184.216.34/hook"})
+        endpoint = made.json()["id"]
+        delivery = client.post(f"/webhook_endpoints/{endpoint}/test").json()["id"]
+    return {"job_id": job, "endpoint_id": endpoint, "delivery_id": delivery}
+
+
 @pytest.mark.parametrize(("method", "path"), OPERATIONS)
 def test_the_fuzzer_finds_nothing_undeclared(
     served: tuple[str, dict[str, str]], method: str, path: str
 ) -> None:
     url, headers = served
     schema = schemathesis.openapi.from_url(f"{url}/openapi.json")
-    job = httpx.post(f"{url}/v1/jobs", json={"prompt": "Hi."}, headers=headers).json()["id"]
+    ids = _make_ids(url, headers)
 
     @fuzzing(
         max_examples=CASES,
@@ -136,8 +166,9 @@ def test_the_fuzzer_finds_nothing_undeclared(
     )
     @given(case=schema[path][method].as_strategy())
     def fuzz(case: Any) -> None:
-        if "job_id" in (case.path_parameters or {}) and not path.endswith("/events"):
-            case.path_parameters["job_id"] = job
+        if not path.endswith("/events"):
+            for name in set(ids) & set(case.path_parameters or {}):
+                case.path_parameters[name] = ids[name]
         case.query = {name: value for name, value in (case.query or {}).items() if name != "wait"}
         case.call_and_validate(base_url=url, headers=headers, checks=CHECKS)
 

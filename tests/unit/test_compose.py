@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 OURS = {name: service for name, service in SERVICES.items() if "build" in service}
-PROCESSES = {"migrate", "api", "relay", "upkeep", "worker", "worker-gpu", "flower"}
+PROCESSES = {"migrate", "api", "relay", "upkeep", "worker", "deliver", "worker-gpu", "flower"}
 # Three numbers, or two where the project has only two (PostgreSQL).
 PINNED = re.compile(r"^[a-z][a-z0-9./_-]*:\d+\.\d+(\.\d+)?(-[a-z0-9.-]+)?$")
 PROBES = {"pg_isready", "redis-cli", "rabbitmq-diagnostics"}

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from core.errors import EngineRefused, EngineUnavailable, StoreUnavailable
+from core.errors import EngineFailure, EngineRefused, EngineUnavailable, EngineUnreachable, StoreUnavailable
 from core.settings import OrderSettings
 from models.lifecycle import Status
 from models.views import JobView
@@ -17,6 +17,7 @@ from queues.order import Rules
 from tests.fakes.fake_ledger import FakeLedger
 from tests.fakes.simulated_engine import Latency, SimulatedEngine
 from workers.dispatch import Desk
+from workers.engines.protocol import Prompt
 from workers.runner import JobRunner, Limits, Stop
 
 LIMITS = Limits(timedelta(seconds=30), max_attempts=3, retention=timedelta(days=1))
@@ -242,6 +243,76 @@ async def test_after_the_last_attempt_the_job_fails_for_good() -> None:
         error = bench.ledger.endings[0].error
         assert error is not None
         assert error["code"] == "attempts_exhausted"
+
+
+async def test_a_poison_prompt_fails_alone_and_its_neighbours_are_answered() -> None:
+    def die(prompt: Prompt) -> EngineFailure | None:
+        if "poison" not in str(prompt.messages):
+            return None
+        bench.engine.crash()
+        return EngineUnavailable("killed by its prompt")
+
+    bench = Bench(slots=9, latency=Latency(timedelta(milliseconds=1), timedelta(milliseconds=1)), fail=die)
+    names = [f"job_{n}" for n in range(8)]
+    async with running(bench):
+        ended = await asyncio.gather(
+            *(_until_over(bench, name) for name in names),
+            _until_over(bench, "job_poison", job={"request": {"prompt": "poison", "max_tokens": 4}}),
+        )
+    assert ended == [Status.COMPLETED] * 8 + [Status.FAILED]
+    [letter] = [one for one in bench.ledger.endings if one.status is Status.FAILED]
+    assert (letter.attempt, (letter.error or {})["code"]) == (3, "attempts_exhausted")
+    assert max(job.attempt for job in bench.ledger.jobs.values()) <= 3
+
+
+async def _until_over(bench: Bench, name: str, **changes: Any) -> Status:
+    """Does what the relay does: a job that was given back is sent again, and says what happened to it."""
+    while True:
+        job = bench.ledger.jobs.get(name)
+        if job is not None and job.is_finished:
+            return job.status
+        await bench.submit(
+            name,
+            generation=job.generation if job else 0,
+            attempts=job.attempt - job.excused if job else 0,
+            strikes=bench.ledger.strikes[name],
+            **changes,
+        ).ended
+
+
+async def test_a_request_that_never_reached_its_engine_is_no_attempt() -> None:
+    async with running(Bench(fail=_once(EngineUnreachable("refused")))) as bench:
+        await bench.submit("job_1").ended
+        job = bench.ledger.jobs["job_1"]
+        assert (job.status, job.attempt, job.excused) == (Status.QUEUED, 1, 1)
+        assert bench.ledger.strikes["job_1"] == 0
+
+
+async def test_a_last_attempt_waits_until_it_has_the_engine_to_itself() -> None:
+    async with running(Bench(slots=4, latency=SLOW)) as bench:
+        first = bench.submit("job_1")
+        await first.begun.wait()
+        last = bench.submit("job_last", job={"attempt": 2}, attempts=2, strikes=1)
+        fresh = bench.submit("job_2")
+        bench.desk.stop(bench.desk.running["job_1"], Stop.LOST)
+        await last.begun.wait()
+        assert (list(bench.desk.running), fresh.begun.is_set()) == (["job_last"], False)
+        bench.desk.stop(bench.desk.running["job_last"], Stop.LOST)
+        await fresh.begun.wait()
+
+
+async def test_a_held_model_begins_nothing_until_it_is_resumed() -> None:
+    async with running(Bench(latency=SLOW)) as bench:
+        first = bench.submit("job_1")
+        await first.begun.wait()
+        bench.desk.hold(held=True)
+        second = bench.submit("job_2")
+        bench.desk.stop(bench.desk.running["job_1"], Stop.LOST)
+        await first.ended
+        assert not second.begun.is_set()
+        assert bench.ledger.claims == [["job_1"]]
+        bench.desk.hold(held=False)
+        await second.begun.wait()
 
 
 async def test_draining_gives_running_jobs_back_without_counting_the_attempt() -> None:

@@ -85,7 +85,7 @@ def judged(raw: bytes) -> Problem:
         ({"prompt": "x", "metadata": {"a": 1}}, "metadata.a"),
         ({"prompt": "x", "tags": ["t"] * 17}, "tags"),
         ({"prompt": "x", "tags": ["a\nb"]}, "tags.0"),
-        ({"prompt": "x", "webhook": {"url": "https://example.com"}}, "webhook"),
+        ({"prompt": "x", "webhook": {"to": "https://example.com"}}, "webhook.url"),
         ({"prompt": "x\0"}, "prompt"),
         ({"prompt": "x", "metadata": {"a\0": "b"}}, "metadata.a"),
     ],

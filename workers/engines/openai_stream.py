@@ -11,7 +11,7 @@ from typing import Any
 import aiohttp
 import orjson
 
-from core.errors import EngineUnavailable, GenerationStalled, PenstockError
+from core.errors import EngineUnavailable, EngineUnreachable, GenerationStalled, PenstockError
 from workers.engines.answer_reader import AnswerReader
 from workers.engines.failures import failure_of
 from workers.engines.protocol import Delta, Prompt
@@ -155,7 +155,7 @@ class OpenAIStream:
 
     def _opened(self) -> aiohttp.ClientSession:
         if self._session is None:
-            raise EngineUnavailable("The engine is not started, or it is closed.")
+            raise EngineUnreachable("The engine is not started, or it is closed.")
         return self._session
 
     def _connector(self) -> aiohttp.BaseConnector:
@@ -175,4 +175,6 @@ def _translated(error: Exception) -> PenstockError:
 
 
 def _unavailable(error: Exception) -> EngineUnavailable:
-    return EngineUnavailable(f"The engine's connection failed: {error or type(error).__name__}")
+    never_arrived = isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError)
+    kind = EngineUnreachable if never_arrived else EngineUnavailable
+    return kind(f"The engine's connection failed: {error or type(error).__name__}")

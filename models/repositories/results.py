@@ -1,0 +1,25 @@
+"""The one way a job's end is written down: its result, and in the same transaction whom to tell."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any, Final
+
+from sqlalchemy import Table, insert
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from models.repositories import changes, dead_letters, webhook_events
+from models.tables import Result
+
+_results: Final[Table] = Result.__table__  # type: ignore[assignment]
+
+
+async def record_results(connection: AsyncConnection, rows: Sequence[dict[str, Any]]) -> None:
+    """`rows` are those of jobs that this transaction has just moved to a terminal status."""
+    await connection.execute(insert(_results), list(rows))
+    reasons: defaultdict[str | None, list[str]] = defaultdict(list)
+    for row in rows:
+        reasons[(row.get("error") or {}).get("code")].append(row["job_id"])
+    for reason, job_ids in reasons.items():
+        await changes.record(connection, job_ids, reason)
+    await dead_letters.note(connection, reasons[dead_letters.CODE])
+    await webhook_events.tell(connection, {row["job_id"]: row for row in rows})

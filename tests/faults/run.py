@@ -1,0 +1,210 @@
+"""Nothing lost, nothing doubled, nothing stuck: real processes under every fault, one line for each.
+
+Run: python -m tests.faults.run [--seed 7] [--only worker_killed] [--for 3600] [--slice]
+Exits non-zero unless every scenario holds and every mutant is noticed. The same seed plays the same faults.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import platform
+import secrets
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import ExitStack, asynccontextmanager, contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from statistics import median, quantiles
+from typing import Final
+
+import uvloop
+
+from tests.faults.programme import FULL, MUTANTS, SLICE, Part
+from tests.faults.servers import Private, private_servers, private_services
+from tests.faults.stage import Stage, staged
+from tests.faults.truth import Verdict
+from tests.services import Services, open_services
+
+_HEAD: Final = (
+    f"{'scenario':<34}{'submitted':>10}{'lost':>6}{'doubled':>9}{'stuck':>7}{'re-executed':>13}"
+    f"{'refused':>9}{'duplicates':>12}{'recovery p50/p95':>18}{'5xx':>6}{'s':>7}"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Play:
+    """How a programme is played."""
+
+    folder: Path
+    seed: int
+    only: tuple[str, ...] = ()
+    scale: float = 1.0
+
+
+class Servers:
+    """Private servers are started once, for the first part that needs them."""
+
+    def __init__(self, folder: Path, stack: ExitStack) -> None:
+        self._folder = folder
+        self._stack = stack
+        self._private: Private | None = None
+
+    def private(self) -> Private:
+        if self._private is None:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._private = self._stack.enter_context(private_servers(self._folder))
+        return self._private
+
+
+def say(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+def line_of(verdict: Verdict) -> str:
+    p50, p95 = percentiles(verdict.recoveries)
+    recovery = f"{p50:.1f} / {p95:.1f} s ({len(verdict.recoveries)})" if verdict.recoveries else "-"
+    text = (
+        f"{verdict.scenario:<34}{verdict.submitted:>10}{verdict.lost:>6}{verdict.doubled:>9}"
+        f"{verdict.stuck:>7}{verdict.executed_again:>13}{verdict.refused:>9}{verdict.duplicates:>12}"
+        f"{recovery:>18}{verdict.server_errors:>6}{verdict.seconds:>7.0f}"
+    )
+    extras = [*(f"FAILED: {failure}" for failure in verdict.failures), *verdict.notes]
+    return "\n".join([text, *(f"    {extra}" for extra in extras)])
+
+
+def percentiles(values: Sequence[float]) -> tuple[float, float]:
+    if len(values) < 2:
+        return (values[0], values[0]) if values else (0.0, 0.0)
+    return median(values), quantiles(values, n=20, method="inclusive")[-1]
+
+
+async def play(parts: Sequence[Part], how: Play, servers: Servers) -> list[Verdict]:
+    verdicts: list[Verdict] = []
+    for number, part in enumerate(parts):
+        chosen = [s for s in part.scenarios if not how.only or s.__name__ in how.only]
+        if not chosen:
+            continue
+        async with opened(part, replace(how, seed=how.seed + number), servers) as stage:
+            for scenario in chosen:
+                name = scenario.__name__
+                async with stage.act(name.replace("_", "-"), patience=part.patience) as act:
+                    await scenario(act)
+                act.verdict.scenario = name.replace("_", " ")
+                verdicts.append(act.verdict)
+                say(line_of(act.verdict))
+    return verdicts
+
+
+@asynccontextmanager
+async def opened(part: Part, how: Play, servers: Servers) -> AsyncIterator[Stage]:
+    folder = how.folder / f"{part.name.replace(' ', '-')}-{secrets.token_hex(2)}"
+    await asyncio.to_thread(folder.mkdir, parents=True)
+    spaces = services_for(part, servers)
+    # In a thread: what makes the name spaces runs event loops of its own.
+    services, private = await asyncio.to_thread(spaces.__enter__)
+    try:
+        async with staged(
+            services, folder, part.shape, seed=how.seed, private=private, scale=how.scale
+        ) as stage:
+            yield stage
+    finally:
+        await asyncio.to_thread(spaces.__exit__, None, None, None)
+
+
+@contextmanager
+def services_for(part: Part, servers: Servers) -> Iterator[tuple[Services, Private | None]]:
+    if part.private:
+        private = servers.private()
+        with private_services(private, f"faults-{secrets.token_hex(4)}") as services:
+            yield services, private
+    else:
+        with open_services() as services:
+            yield services, None
+
+
+async def play_mutants(how: Play, servers: Servers, parts: Sequence[Part] = MUTANTS) -> list[str]:
+    """The mutants that nobody noticed."""
+    missed = []
+    for part in parts:
+        verdicts = await play([part], how, servers)
+        noticed = any(v.lost or v.doubled or v.stuck for v in verdicts)
+        say(f"mutant without {part.name}: {'noticed' if noticed else 'NOT NOTICED'}")
+        missed += [] if noticed or not verdicts else [part.name]
+    return missed
+
+
+def summary(verdicts: Sequence[Verdict]) -> tuple[str, list[str]]:
+    """One line, and what speaks against the run."""
+    jobs = sum(v.submitted for v in verdicts)
+    refused, repeated = sum(v.refused for v in verdicts), sum(v.duplicates for v in verdicts)
+    broken = [v.scenario for v in verdicts if not v.holds]
+    against = [f"{name} does not hold" for name in broken]
+    if verdicts and not (refused and repeated):
+        against.append("nothing was tested: no stale finish or no duplicate delivery occurred")
+    text = (
+        f"{len(verdicts)} scenarios, {jobs} jobs, lost {sum(v.lost for v in verdicts)},"
+        f" doubled {sum(v.doubled for v in verdicts)}, stuck {sum(v.stuck for v in verdicts)},"
+        f" stale finishes refused {refused}, duplicates delivered {repeated}"
+    )
+    return text, against
+
+
+async def perform(arguments: argparse.Namespace, folder: Path) -> int:
+    """Rounds with new seeds until the time is over; one round without a time."""
+    end = time.monotonic() + arguments.seconds
+    how = Play(folder, arguments.seed, tuple(arguments.only), arguments.scale)
+    failures: list[str] = []
+    everything: list[Verdict] = []
+    with ExitStack() as stack:
+        servers = Servers(folder / "servers", stack)
+        while True:
+            say(f"seed {how.seed}, {os.cpu_count()} cores, Python {platform.python_version()}\n{_HEAD}")
+            if not arguments.mutants:
+                verdicts = await play(SLICE if arguments.slice else FULL, how, servers)
+                everything += verdicts
+                line, against = summary(verdicts)
+                say(line)
+                failures += against if not how.only else [a for a in against if "tested" not in a]
+            if not arguments.no_mutants:
+                missed = await play_mutants(replace(how, scale=min(1.0, how.scale)), servers)
+                failures += [f"the mutant without {name} was not noticed" for name in missed]
+            if time.monotonic() >= end:
+                break
+            how = replace(how, seed=how.seed + 1000)
+    if arguments.json:
+        arguments.json.write_text(json.dumps([asdict(v) for v in everything], indent=1) + "\n")
+    for failure in failures:
+        say(f"FAILED: {failure}")
+    return 1 if failures else 0
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--seed", type=int, default=secrets.randbelow(10_000), help="of the faults")
+    parser.add_argument("--only", action="append", default=[], help="a scenario, by its function's name")
+    parser.add_argument("--scale", type=float, default=1.0, help="shrinks every load")
+    parser.add_argument("--for", dest="seconds", type=float, default=0, help="repeat for so many seconds")
+    parser.add_argument("--slice", action="store_true", help="the part that CI plays")
+    parser.add_argument("--no-mutants", action="store_true", help="leave the mutants out")
+    parser.add_argument("--mutants", action="store_true", help="play nothing but the mutants")
+    parser.add_argument("--keep", type=Path, help="keep the logs in this folder")
+    parser.add_argument("--json", type=Path, help="write the figures here, too")
+    arguments = parser.parse_args()
+    with ExitStack() as stack:
+        folder = arguments.keep
+        if folder is None:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="penstock-faults-")))
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # what was started is ended, too
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            return runner.run(perform(arguments, folder))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
