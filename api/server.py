@@ -1,6 +1,8 @@
 """Runs the application under uvicorn, and lets it go gracefully."""
 
 import asyncio
+import signal
+from dataclasses import replace
 from socket import socket
 from types import FrameType
 
@@ -10,7 +12,7 @@ from fastapi import FastAPI
 from api.app import open_app
 from core.logs import configure_logs
 from core.settings import Settings
-from models.catalogue import find_catalogue
+from models.catalogue import find_catalogue, reread_catalogue
 
 
 class Server(uvicorn.Server):
@@ -49,6 +51,15 @@ def make_server(settings: Settings, app: FastAPI) -> Server:
 def serve(settings: Settings) -> None:
     """Returns after SIGTERM or SIGINT, when requests have ended or `api.drain` has passed."""
     configure_logs(settings.log)
-    server = make_server(settings, open_app(settings, find_catalogue(settings)))
+    app = open_app(settings, find_catalogue(settings))
+    server = make_server(settings, app)
     with asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner:
+        runner.get_loop().add_signal_handler(signal.SIGHUP, _reread, app, settings)
         runner.run(server.serve())
+
+
+def _reread(app: FastAPI, settings: Settings) -> None:
+    """Requests that come from now on see the new catalogue; those under way keep what they saw."""
+    catalogue = reread_catalogue(settings)
+    if catalogue is not None:
+        app.state.parts = replace(app.state.parts, catalogue=catalogue)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Callable, Coroutine, Sequence
 
     from core.settings import Settings
 
@@ -45,21 +45,17 @@ def api() -> None:
 @app.command(rich_help_panel=_PANEL)
 def relay() -> None:
     """Release waiting jobs to RabbitMQ."""
-    from models.catalogue import find_catalogue
     from queues.relay import run_relay
 
-    settings = _settings()
-    asyncio.run(_until_stopped(run_relay(settings, find_catalogue(settings).names)))
+    asyncio.run(_serve_models(_settings(), run_relay))
 
 
 @app.command(rich_help_panel=_PANEL)
 def upkeep() -> None:
     """Give back what dead workers held, expire, and delete what is past its time."""
-    from models.catalogue import find_catalogue
     from queues.upkeep import run_upkeep
 
-    settings = _settings()
-    asyncio.run(_until_stopped(run_upkeep(settings, list(find_catalogue(settings).names))))
+    asyncio.run(_serve_models(_settings(), run_upkeep))
 
 
 @app.command(
@@ -117,11 +113,40 @@ def migrate(
         raise typer.Exit(1)
 
 
-async def _until_stopped(work: Coroutine[Any, Any, None]) -> None:
-    """SIGTERM and SIGINT cancel the work, which then closes what it opened."""
-    task = asyncio.ensure_future(work)
+async def _serve_models(
+    settings: Settings, run: Callable[[Settings, Sequence[str]], Coroutine[Any, Any, None]]
+) -> None:
+    """`run(settings, served names)` until SIGTERM or SIGINT; SIGHUP begins it again, the catalogue read anew.
+
+    Either way what it opened is closed. A catalogue with a mistake changes nothing, and the log says why.
+    """
+    from models.catalogue import find_catalogue, reread_catalogue
+
+    loop, stop, names = asyncio.get_running_loop(), asyncio.Event(), find_catalogue(settings).names
+    changed = asyncio.Event()
+
+    def reread() -> None:
+        nonlocal names
+        catalogue = reread_catalogue(settings)
+        if catalogue is not None:
+            names = catalogue.names
+            changed.set()
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+        loop.add_signal_handler(number, stop.set)
+    loop.add_signal_handler(signal.SIGHUP, reread)
+    while not stop.is_set():
+        changed.clear()
+        await _until_first(run(settings, names), stop, changed)
+
+
+async def _until_first(work: Coroutine[Any, Any, None], *events: asyncio.Event) -> None:
+    """Ends the work, by cancelling it, at the first of the events; raises what the work raises."""
+    task = asyncio.ensure_future(work)
+    waits = [asyncio.ensure_future(event.wait()) for event in events]
+    await asyncio.wait([task, *waits], return_when=asyncio.FIRST_COMPLETED)
+    for one in (task, *waits):
+        one.cancel()
     with suppress(asyncio.CancelledError):
         await task
 

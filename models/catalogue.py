@@ -17,7 +17,10 @@ from pydantic import (
 )
 
 from core.errors import ConfigurationMistake, UnknownModel
+from core.logs import get_logger
 from core.settings import Settings
+
+logger = get_logger(__name__)
 
 BUNDLED_FOLDER = Path(__file__).resolve().parent.parent / "bundled"
 BUNDLED = "bundled:support-tiny"
@@ -142,6 +145,17 @@ def find_catalogue(settings: Settings) -> Catalogue:
     if settings.catalogue == default and not settings.catalogue.exists():
         return Catalogue.bundled()
     return load_catalogue(settings.catalogue)
+
+
+def reread_catalogue(settings: Settings) -> Catalogue | None:
+    """After SIGHUP: the catalogue as it now stands, or None where it has a mistake and the old one stays."""
+    try:
+        catalogue = find_catalogue(settings)
+    except ConfigurationMistake as mistake:
+        logger.error("catalogue_refused", reason=str(mistake))  # noqa: TRY400 - the sentence says it all
+        return None
+    logger.info("catalogue_read", models=list(catalogue.names))
+    return catalogue
 
 
 def _read(path: Path) -> str:

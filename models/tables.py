@@ -18,7 +18,8 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from models.dialect import Json, UtcDateTime
 
-_ID = String(64)
+# Byte order, whatever the database's locale: ids sort by time only so.
+_ID = String(64).with_variant(String(64, collation="C"), "postgresql")
 _NAME = String(128)
 
 

@@ -1,7 +1,7 @@
 """Upkeep: what must happen although nobody asks. Plain loops, one leader, nothing through the broker."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -33,7 +33,7 @@ class Upkeep:
         database: Database,
         publisher: Publisher,
         settings: Settings,
-        models: list[str],
+        models: Sequence[str],
         *,
         events: EventWriter | None = None,
     ) -> None:
@@ -197,7 +197,7 @@ class Upkeep:
                 return total
 
 
-async def run_upkeep(settings: Settings, models: list[str]) -> None:
+async def run_upkeep(settings: Settings, models: Sequence[str]) -> None:
     """The upkeep process, until it is cancelled."""
     database = open_database(settings.database, namespace=settings.broker.namespace)
     redis = open_redis(settings.redis, namespace=settings.broker.namespace)

@@ -234,6 +234,7 @@ class Desk:
             else:
                 outcome = await self.runner.run(run.claim, run.stopped)
             self._watch_engine(outcome)
+            run.begun = False  # It left the engine: to cancel now would lose its ending and its message.
             await self._record(run, outcome)
         except Exception:
             # The lease runs out and the reaper gives the job back: nothing is lost.

@@ -159,7 +159,11 @@ class Dispatcher:
         """Apart from the heartbeat: an engine that is slow to answer must not cost any job its lease."""
         while True:
             await self._nap()
-            self._healths[name] = await engine.health()
+            try:
+                self._healths[name] = await engine.health()
+            except Exception:
+                # What was known before stays: an engine without any news is hung in the end.
+                logger.exception("engine_not_seen", model=name)
 
     async def _beat(self) -> None:
         """Every heartbeat: extend the leases, see what was lost or cancelled, say that we live."""

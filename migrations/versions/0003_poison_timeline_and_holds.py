@@ -7,6 +7,9 @@ from alembic import op
 
 from models.dialect import UtcDateTime
 
+# Byte order, whatever the locale: ids sort by time only so.
+ID = sa.String(64).with_variant(sa.String(64, collation="C"), "postgresql")
+
 revision: str = "0003"
 down_revision: str | None = "0002"
 branch_labels: str | Sequence[str] | None = None
@@ -22,20 +25,20 @@ def upgrade() -> None:
     op.add_column("outbox", sa.Column("strikes", sa.SmallInteger(), **_COUNT))
     op.create_table(
         "job_changes",
-        sa.Column("job_id", sa.String(length=64), nullable=False),
+        sa.Column("job_id", ID, nullable=False),
         sa.Column("version", sa.Integer(), autoincrement=False, nullable=False),
         sa.Column("at", UtcDateTime(), nullable=False),
         sa.Column("status", sa.String(length=16), nullable=False),
         sa.Column("attempt", sa.Integer(), nullable=False),
         sa.Column("worker", sa.String(length=128), nullable=True),
-        sa.Column("reason", sa.String(length=64), nullable=True),
+        sa.Column("reason", ID, nullable=True),
         sa.PrimaryKeyConstraint("job_id", "version", name=op.f("pk_job_changes")),
     )
     op.create_table(
         "dead_letters",
-        sa.Column("job_id", sa.String(length=64), nullable=False),
+        sa.Column("job_id", ID, nullable=False),
         sa.Column("died_at", UtcDateTime(), nullable=False),
-        sa.Column("requeued_as", sa.String(length=64), nullable=True),
+        sa.Column("requeued_as", ID, nullable=True),
         sa.Column("discarded_at", UtcDateTime(), nullable=True),
         sa.ForeignKeyConstraint(
             ["job_id"], ["jobs.id"], name=op.f("fk_dead_letters_job_id_jobs"), ondelete="CASCADE"

@@ -13,6 +13,7 @@ from models.lifecycle import TERMINAL, Status
 from models.repositories import changes, outbox, webhook_events
 from models.repositories.execution import put_in_outbox
 from models.repositories.results import record_results
+from models.repositories.submission import IDEMPOTENCY_LIFETIME
 from models.tables import Feedback, IdempotencyKey, Job, JobTag, Lease, Payload, Result, WebhookDelivery
 from models.views import JobView, webhook_view
 
@@ -304,8 +305,33 @@ def _lateness(row: Any, now: datetime) -> dict[str, str]:
     return {"code": "deadline_exceeded", "message": "the deadline passed before the job started"}
 
 
+async def _leave_tombstones(connection: AsyncConnection, *, limit: int) -> None:
+    """An idempotency key that is still good must find its job: it is erased now, and deleted a day later."""
+    keyed = select(_keys.c.job_id).where(_keys.c.expires_at > Now())
+    over = (
+        select(_results.c.job_id)
+        .where(_results.c.expires_at <= Now(), _results.c.job_id.in_(keyed))
+        .limit(limit)
+    )
+    kept = await connection.execute(
+        update(_results)
+        .where(_results.c.job_id.in_(over))
+        .values(output=None, expires_at=Now(IDEMPOTENCY_LIFETIME))
+        .returning(_results.c.job_id)
+    )
+    job_ids = list(kept.scalars())
+    if job_ids:
+        await connection.execute(
+            update(_payloads)
+            .where(_payloads.c.job_id.in_(job_ids))
+            .values(request={}, metadata={}, tags=[], erased_at=Now())
+        )
+        await connection.execute(delete(_tags).where(_tags.c.job_id.in_(job_ids)))
+
+
 async def forget(connection: AsyncConnection, *, limit: int) -> int:
     """Deletes finished jobs whose time to be kept is over, and keys whose day is; the number of jobs."""
+    await _leave_tombstones(connection, limit=limit)
     over = select(_results.c.job_id).where(_results.c.expires_at <= Now()).limit(limit)
     gone = await connection.execute(delete(_jobs).where(_jobs.c.id.in_(over)).returning(_jobs.c.id))
     job_ids = list(gone.scalars())

@@ -201,7 +201,9 @@ async def test_the_last_word_of_feedback_counts(database: Database) -> None:
 
     for score, comment in ((1, "good"), (-1, None)):
         async with database.begin() as connection:
-            await jobs.give_feedback(database, connection, job.tenant_id, job.id, score=score, comment=comment)
+            await jobs.give_feedback(
+                database, connection, job.tenant_id, job.id, score=score, comment=comment
+            )
 
     [row] = await rows(database, FEEDBACK)
     assert (row.job_id, row.score, row.comment) == (job.id, -1, None)

@@ -104,7 +104,7 @@ async def test_a_job_that_is_claimed_in_the_last_moment_runs(database: Database)
 
 
 async def test_a_forgotten_job_takes_everything_of_it_along(database: Database) -> None:
-    job = await finished(database, tags=("t",), idempotency_key="k", expires_at=ago(seconds=1))
+    job = await finished(database, tags=("t",), expires_at=ago(seconds=1))
     async with database.begin() as connection:
         await jobs.give_feedback(database, connection, job.tenant_id, job.id, score=1, comment=None)
 
@@ -112,6 +112,16 @@ async def test_a_forgotten_job_takes_everything_of_it_along(database: Database) 
 
     left = {of.name: len(await rows(database, of)) for of in (JOBS, PAYLOADS, RESULTS, TAGS, FEEDBACK)}
     assert set(left.values()) == {0}, left
+
+
+async def test_a_job_whose_key_is_still_good_leaves_a_tombstone(database: Database) -> None:
+    job = await finished(database, tags=("t",), idempotency_key="k", expires_at=ago(seconds=1))
+
+    assert [await forget(database), await forget(database)] == [0, 0]
+
+    view = await read(database, job.id)
+    assert (view.status, view.output, view.tags) == (Status.COMPLETED, None, [])
+    assert view.erased_at is not None
 
 
 async def test_what_is_unfinished_or_still_kept_is_not_forgotten(database: Database) -> None:

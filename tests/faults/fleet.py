@@ -110,9 +110,10 @@ class EngineServer:
         self.log = folder / f"starts-{number}.log"
         self._said = folder / f"engine-{number}.log"
         command = [sys.executable, "-m", "tests.fakes.openai_server", "--port", str(self.port)]
-        with self._said.open("ab") as output:
+        complaints = folder / f"engine-{number}-complaints.log"
+        with self._said.open("ab") as output, complaints.open("ab") as errors:
             self.process = subprocess.Popen(
-                [*command, "--log", str(self.log)], cwd=ROOT, stdout=output, env=environment
+                [*command, "--log", str(self.log)], cwd=ROOT, stdout=output, stderr=errors, env=environment
             )
 
     def kill(self) -> float:

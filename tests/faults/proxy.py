@@ -148,7 +148,7 @@ class Link:
         self, pair: _Pair, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, way: Way
     ) -> None:
         tail = b""
-        with suppress(OSError):
+        with suppress(OSError, RuntimeError):  # uvloop's word for a closed transport
             while data := await reader.read(_CHUNK):
                 await self._flows.wait()
                 if pair.silent:

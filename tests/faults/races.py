@@ -39,7 +39,7 @@ async def poison_among_good(act: Act) -> None:
         for _ in range(act.sized(3)):
             poison += await act.client.submit(1, "POISON", service_class="standard")
             await act.pause(0.5, 2.0)
-    await act.finished(await act.stage.truth.unfinished(act.tenant), within=120)
+    await act.all_finished(within=120)
     rows = await act.stage.truth.fetch("SELECT id, status FROM jobs WHERE tenant_id = $1", act.tenant)
     wrong = [row["id"] for row in rows if (row["status"] == "failed") != (row["id"] in poison)]
     if wrong:
@@ -63,9 +63,7 @@ async def cancel_of_twenty_thousand(act: Act) -> None:
 
 
 async def _settle(act: Act, count: int) -> None:
-    open_jobs = await act.stage.truth.unfinished(act.tenant)
-    if open_jobs:
-        await act.finished(open_jobs, within=60)
+    await act.all_finished(within=60)
     done = await act.stage.truth.finished(act.tenant)
     if done != count:
         act.verdict.failures.append(f"{done} outcomes for {count} jobs")

@@ -133,6 +133,10 @@ class Act:
         target = await self.stage.truth.finished(self.tenant) + count
         await until(lambda: self._reached(target), within, f"{count} more finished jobs")
 
+    async def all_finished(self, within: float) -> None:
+        """Waits until no job of this act is open."""
+        await until(self._none_open, within, "the end of all jobs")
+
     async def pause(self, least: float, most: float) -> None:
         await asyncio.sleep(self.rng.uniform(least, most))
 
@@ -191,6 +195,9 @@ class Act:
         for row in rows:
             begun.setdefault(labels.get(row["job_id"], ""), []).append(row["at"].timestamp())
         return begun
+
+    async def _none_open(self) -> bool:
+        return not await self.stage.truth.unfinished(self.tenant)
 
     async def _reached(self, target: int) -> bool:
         return await self.stage.truth.finished(self.tenant) >= target
