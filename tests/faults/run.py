@@ -31,7 +31,7 @@ from tests.services import Services, open_services
 
 _HEAD: Final = (
     f"{'scenario':<34}{'submitted':>10}{'lost':>6}{'doubled':>9}{'stuck':>7}{'re-executed':>13}"
-    f"{'refused':>9}{'duplicates':>12}{'recovery p50/p95':>18}{'5xx':>6}{'s':>7}"
+    f"{'refused':>9}{'duplicates':>12}{'recovery p50/p95':>22}{'5xx':>6}{'s':>7}"
 )
 
 
@@ -71,7 +71,7 @@ def line_of(verdict: Verdict) -> str:
     text = (
         f"{verdict.scenario:<34}{verdict.submitted:>10}{verdict.lost:>6}{verdict.doubled:>9}"
         f"{verdict.stuck:>7}{verdict.executed_again:>13}{verdict.refused:>9}{verdict.duplicates:>12}"
-        f"{recovery:>18}{verdict.server_errors:>6}{verdict.seconds:>7.0f}"
+        f"{recovery:>22}{verdict.server_errors:>6}{verdict.seconds:>7.0f}"
     )
     extras = [*(f"FAILED: {failure}" for failure in verdict.failures), *verdict.notes]
     return "\n".join([text, *(f"    {extra}" for extra in extras)])
