@@ -202,6 +202,8 @@ def run_demo(platform: Platform) -> None:
 
 def main() -> int:
     started = time.monotonic()
+    # Without this a SIGTERM would end the demo at once and leave its platform behind.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     try:
         with (
             tempfile.TemporaryDirectory(prefix="penstock-demo-") as folder,

@@ -60,16 +60,15 @@ def test_the_worker_is_listed_online_with_its_queues(flower: httpx.Client, servi
     online = flower.get("/api/workers", params={"status": True}).raise_for_status().json()
 
     assert set(online.values()) == {True}
-    [worker] = workers.values()
+    [worker] = [one for one in workers.values() if "penstock.generate" in one["registered"]]
     assert {queue["name"] for queue in worker["active_queues"]} == class_queues(services)
-    assert "penstock.generate" in worker["registered"]
 
 
 def test_every_queue_of_ours_is_listed_with_its_depth(
     flower: httpx.Client, client: httpx.Client, platform: Platform, services: Services
 ) -> None:
     until(lambda: None not in queue_lengths(flower).values(), lambda: queue_lengths(flower))
-    assert set(queue_lengths(flower)) == class_queues(services)
+    assert class_queues(services) <= set(queue_lengths(flower))
 
     premium = f"{services.namespace}.jobs.default.premium"
     with paused_worker(platform):
