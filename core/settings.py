@@ -148,7 +148,7 @@ class OrderSettings(Group):
     )
     ageing: ClassAgeing = ClassAgeing()
     tenant_quantum: PositiveInt = Field(
-        default=4096, description="Tokens one tenant may be ahead of another before the other goes first."
+        default=512, description="Tokens one tenant may be ahead of another before the other goes first."
     )
     tenant_half_life: Duration = Field(
         default=timedelta(seconds=15), description="After this time, half of what a tenant used is forgiven."

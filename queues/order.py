@@ -43,7 +43,7 @@ class Rules:
 
     weights: Mapping[str, float]
     ageing: Mapping[str, float]
-    tenant_quantum: int = 4096
+    tenant_quantum: int = 512
     tenant_half_life: float = 15.0
     deadline_slack: float = 10.0
 
