@@ -60,8 +60,8 @@ def test_the_worker_is_listed_online_with_its_queues(flower: httpx.Client, servi
     online = flower.get("/api/workers", params={"status": True}).raise_for_status().json()
 
     assert set(online.values()) == {True}
-    [worker] = [one for one in workers.values() if "penstock.generate" in one["registered"]]
-    assert {queue["name"] for queue in worker["active_queues"]} == class_queues(services)
+    consumed = [{queue["name"] for queue in one["active_queues"]} for one in workers.values()]
+    assert class_queues(services) in consumed
 
 
 def test_every_queue_of_ours_is_listed_with_its_depth(
