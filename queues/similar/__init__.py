@@ -1,0 +1,1 @@
+"""Recent answers to similar questions: when two questions are the same one, and where answers are kept."""
