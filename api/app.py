@@ -22,6 +22,8 @@ from api.routes import (
 )
 from core.clock import Clock, SystemClock
 from core.logs import configure_logs
+from core.metrics import Process
+from core.metrics.port import open_port
 from core.settings import Settings, load_settings
 from models.catalogue import Catalogue, find_catalogue
 from models.dialect import Database, open_database
@@ -35,6 +37,7 @@ def build_app() -> FastAPI:
     """For `uvicorn --factory api.app:build_app`: reads the settings, and owns its database and Redis."""
     settings = load_settings()
     configure_logs(settings.log)
+    open_port(settings.metrics, Process.API)
     return open_app(settings, find_catalogue(settings))
 
 

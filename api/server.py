@@ -11,6 +11,8 @@ from fastapi import FastAPI
 
 from api.app import open_app
 from core.logs import configure_logs
+from core.metrics import Process
+from core.metrics.port import open_port
 from core.settings import Settings
 from models.catalogue import find_catalogue, reread_catalogue
 
@@ -51,6 +53,7 @@ def make_server(settings: Settings, app: FastAPI) -> Server:
 def serve(settings: Settings) -> None:
     """Returns after SIGTERM or SIGINT, when requests have ended or `api.drain` has passed."""
     configure_logs(settings.log)
+    open_port(settings.metrics, Process.API)
     app = open_app(settings, find_catalogue(settings))
     server = make_server(settings, app)
     with asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner:

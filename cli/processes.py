@@ -47,7 +47,7 @@ def relay() -> None:
     """Release waiting jobs to RabbitMQ."""
     from queues.relay import run_relay
 
-    asyncio.run(_serve_models(_settings(), run_relay))
+    asyncio.run(_serve_models(_settings(show_metrics_of="relay"), run_relay))
 
 
 @app.command(rich_help_panel=_PANEL)
@@ -55,7 +55,7 @@ def upkeep() -> None:
     """Give back what dead workers held, expire, and delete what is past its time."""
     from queues.upkeep import run_upkeep
 
-    asyncio.run(_serve_models(_settings(), run_upkeep))
+    asyncio.run(_serve_models(_settings(show_metrics_of="upkeep"), run_upkeep))
 
 
 @app.command(
@@ -151,10 +151,13 @@ async def _until_first(work: Coroutine[Any, Any, None], *events: asyncio.Event) 
         await task
 
 
-def _settings() -> Settings:
+def _settings(*, show_metrics_of: str | None = None) -> Settings:
     from core.logs import configure_logs
+    from core.metrics.port import open_port
     from core.settings import load_settings
 
     settings = load_settings()
     configure_logs(settings.log)
+    if show_metrics_of is not None:
+        open_port(settings.metrics, show_metrics_of)
     return settings

@@ -20,6 +20,7 @@ from cli.schema import upgrade
 from core.errors import ConfigurationMistake
 from core.ids import new_id
 from core.logs import configure_logs, get_logger
+from core.metrics.port import UP, open_port
 from core.settings import Settings, load_settings
 from models.catalogue import Catalogue, find_catalogue
 from models.dialect import Database, open_database
@@ -52,6 +53,7 @@ def run_up(*, port: int, data_dir: Path) -> None:
         ) from error
     settings = embedded_settings(port=port, data_dir=data_dir)
     configure_logs(settings.log)
+    open_port(settings.metrics, UP)
     catalogue = find_catalogue(settings)
     listener = _listen(settings.api.host, port)
     upgrade(settings.database)

@@ -298,6 +298,21 @@ class LogSettings(Group):
     )
 
 
+class MetricsSettings(Group):
+    host: str = Field(default="127.0.0.1", description="Address where a process shows its metrics.")
+    port: int | None = Field(
+        default=None,
+        ge=0,
+        le=65535,
+        description="Port of this process's metrics; unset: none. Processes of one machine need one each.",
+    )
+    directory: Path | None = Field(
+        default=None,
+        description="Folder that several API processes share so that one port shows their sums; empty it"
+        " before they start.",
+    )
+
+
 class Settings(BaseSettings):
     model_config = SettingsConfigDict(
         env_prefix=PREFIX, env_nested_delimiter="__", frozen=True, extra="forbid"
@@ -315,6 +330,7 @@ class Settings(BaseSettings):
     api: ApiSettings = ApiSettings()
     flower: FlowerSettings = FlowerSettings()
     log: LogSettings = LogSettings()
+    metrics: MetricsSettings = MetricsSettings()
     bootstrap_key: SecretStr | None = Field(
         default=None, description="The development key that `penstock up` creates; unset: a random one."
     )

@@ -7,12 +7,14 @@ from collections.abc import Callable
 from celery import Celery
 
 from core.logs import configure_logs
+from core.metrics import Process
 from core.settings import Settings, load_settings
 from models.catalogue import AnyModel, Catalogue, find_catalogue
 from queues.app import celery_app
 from workers.deliveries import Receiver
 from workers.engines.protocol import Engine
 from workers.engines.registry import build_engine
+from workers.metrics_port import shows_metrics
 from workers.receiver import Dispatcher
 from workers.webhooks.desk import Both, delivery_desk
 
@@ -64,5 +66,7 @@ def __getattr__(name: str) -> Celery:
         raise AttributeError(name)
     settings = load_settings()
     configure_logs(settings.log)
-    globals()["app"] = app = compose(settings, find_catalogue(settings))
+    globals()["app"] = app = shows_metrics(
+        compose(settings, find_catalogue(settings)), settings, Process.WORKER
+    )
     return app

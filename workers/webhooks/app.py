@@ -3,8 +3,10 @@
 from celery import Celery
 
 from core.logs import configure_logs
+from core.metrics import Process
 from core.settings import Settings, load_settings
 from queues.app import celery_app
+from workers.metrics_port import shows_metrics
 from workers.webhooks.desk import delivery_desk
 
 
@@ -23,5 +25,5 @@ def __getattr__(name: str) -> Celery:
         raise AttributeError(name)
     settings = load_settings()
     configure_logs(settings.log)
-    globals()["app"] = app = compose(settings)
+    globals()["app"] = app = shows_metrics(compose(settings), settings, Process.DELIVER)
     return app
