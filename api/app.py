@@ -9,6 +9,7 @@ from redis.asyncio import Redis
 
 from api import errors, openapi
 from api.dependencies import Parts, assemble
+from api.meter import RequestMeter
 from api.middleware import BodyLimit, RequestContext
 from api.routes import (
     dead_letters,
@@ -84,6 +85,7 @@ def create_app(
         BodyLimit, default=settings.api.max_body, limits={"/v1/jobs/bulk": settings.api.max_bulk_body}
     )
     app.add_middleware(RequestContext)
+    app.add_middleware(RequestMeter)
     for router in (
         submission.router,
         jobs.router,

@@ -15,6 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
+from api.meter import count_refusal
 from core import errors
 from core.errors import PenstockError
 
@@ -186,7 +187,9 @@ def respond(request: Request, problem: Problem) -> Response:
 
 
 async def answer_error(request: Request, error: Exception) -> Response:
-    return respond(request, describe(error))
+    problem = describe(error)
+    count_refusal(problem.code)
+    return respond(request, problem)
 
 
 def install(app: FastAPI) -> None:

@@ -10,6 +10,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.errors import describe
+from api.meter import count_refusal
 from core.errors import BodyTooLarge
 from core.ids import new_id
 from core.logs import get_logger
@@ -61,6 +62,7 @@ def _given_id(scope: Scope) -> str | None:
 
 async def _send_bare_problem(send: Send, error: Exception, request_id: str) -> None:
     problem = describe(error)
+    count_refusal(problem.code)
     headers = [(b"content-type", b"application/problem+json")]
     headers += [(name.lower().encode(), value.encode()) for name, value in problem.headers.items()]
     await send({"type": "http.response.start", "status": problem.status, "headers": headers})

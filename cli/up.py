@@ -28,6 +28,7 @@ from models.keys import SCOPES, new_key
 from models.repositories import access, execution, fleet, outbox, webhook_deliveries
 from models.repositories.access import TenantRow
 from queues.event_writer import EventWriter
+from queues.observer import Observer
 from queues.publisher import open_publisher
 from queues.redis import open_redis
 from queues.relay import BELL, Relay
@@ -103,7 +104,9 @@ async def _up(settings: Settings, catalogue: Catalogue, listener: socket.socket,
         events = EventWriter.of(redis, settings)
         await events.start()
         stack.push_async_callback(events.close)
-        upkeep = Upkeep(database, publisher, settings, list(catalogue.names), events=events)
+        names = list(catalogue.names)
+        observer = Observer(database, redis, settings, names, publisher=publisher)
+        upkeep = Upkeep(database, publisher, settings, names, events=events, observer=observer)
         await _run_in(stack, upkeep.run())
         await _work(stack, settings, catalogue)
         app = create_app(settings, database=database, redis=redis, catalogue=catalogue)

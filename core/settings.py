@@ -306,6 +306,10 @@ class MetricsSettings(Group):
         le=65535,
         description="Port of this process's metrics; unset: none. Processes of one machine need one each.",
     )
+    look_every: Duration = Field(
+        default=timedelta(seconds=5),
+        description="How often upkeep looks at queues and workers; less often where a look is expensive.",
+    )
     directory: Path | None = Field(
         default=None,
         description="Folder that several API processes share so that one port shows their sums; empty it"

@@ -10,6 +10,7 @@ from pydantic import (
     ConfigDict,
     Field,
     HttpUrl,
+    NonNegativeFloat,
     NonNegativeInt,
     PositiveInt,
     TypeAdapter,
@@ -59,6 +60,10 @@ class ServedModel(BaseModel):
         description="A job's `prompt` is put as a user's message; false: it is continued as it is.",
     )
     reasoning: bool = Field(default=False, description="The model thinks before it answers.")
+    gpus: PositiveInt = Field(default=1, description="GPUs that one worker of this model keeps.")
+    gpu_hour_price: NonNegativeFloat = Field(
+        default=0.0, description="What one GPU costs an hour, in any one currency: for the cost of tokens."
+    )
     origin: str = Field(default="", exclude=True, description="File and line of the entry, for messages.")
 
 

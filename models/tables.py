@@ -94,6 +94,7 @@ class Job(Base):
     batch_id: Mapped[str | None] = mapped_column(_ID)
     retry_of: Mapped[str | None] = mapped_column(_ID)
     fingerprint: Mapped[str] = mapped_column(String(32))
+    trace: Mapped[str | None] = mapped_column(String(64))  # W3C traceparent, where tracing is on
 
     __table_args__ = (
         Index("ix_jobs_tenant_id_id", "tenant_id", "id"),
@@ -231,6 +232,7 @@ class Outbox(Base):
     released_at: Mapped[datetime | None]
     attempts: Mapped[int] = mapped_column(SmallInteger, default=0, server_default="0")  # that count
     strikes: Mapped[int] = mapped_column(SmallInteger, default=0, server_default="0")
+    trace: Mapped[str | None] = mapped_column(String(64))
 
     __table_args__ = (
         Index(
@@ -287,6 +289,8 @@ class Worker(Base):
     detail: Mapped[str] = mapped_column(Text, default="")
     started_at: Mapped[datetime]
     seen_at: Mapped[datetime]
+    # An older worker's heartbeat does not name it.
+    stats: Mapped[dict[str, Any]] = mapped_column(server_default="{}")
 
 
 class Feedback(Base):

@@ -12,6 +12,7 @@ import orjson
 from redis.exceptions import RedisError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from core import metrics
 from core.errors import BrokerUnavailable, StoreUnavailable
 from core.logs import get_logger
 from core.settings import Settings
@@ -150,8 +151,11 @@ class Relay:
     async def _publish(self, envelopes: Sequence[JobEnvelope]) -> list[JobEnvelope]:
         if not envelopes:
             return []
+        began = time.perf_counter()
         confirmed = await self._publisher.publish(envelopes)
+        metrics.PUBLISH_SECONDS.labels("jobs").observe(time.perf_counter() - began)
         if len(confirmed) < len(envelopes):
+            metrics.UNCONFIRMED.labels("jobs").inc(len(envelopes) - len(confirmed))
             logger.warning("publish_unconfirmed", jobs=len(envelopes) - len(confirmed))
         return [envelope for envelope in envelopes if task_id(envelope) in confirmed]
 
@@ -178,8 +182,9 @@ class Gauge:
         return self._backlog.get((model, service_class), (0, 0))[1]
 
     def count(self, envelopes: Sequence[JobEnvelope]) -> None:
-        for envelope in envelopes:
-            self._released[envelope.model, envelope.service_class] += 1
+        for kind, jobs in Counter((one.model, one.service_class) for one in envelopes).items():
+            self._released[kind] += jobs
+            metrics.RELEASED.labels(*kind).inc(jobs)
 
     def schedule_is_due(self) -> bool:
         now = time.monotonic()

@@ -2,17 +2,19 @@
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Sequence
 from typing import Final
 
 from sqlalchemy.exc import DataError, IntegrityError
 
+from core import metrics
 from core.errors import OutboxFull, StoreUnavailable
 from core.logs import get_logger
 from models.dialect import Database
 from models.group_commit import GroupCommit
 from models.repositories import jobs, outbox, submission
-from models.repositories.submission import NewJob, Receipt
+from models.repositories.submission import NewJob, Receipt, Reception
 
 logger = get_logger(__name__)
 
@@ -54,11 +56,28 @@ class Submission:
         await self._bell.close()
 
     async def _accept(self, group: Sequence[NewJob]) -> Sequence[Receipt]:
+        began = time.perf_counter()
         async with self._database.begin() as connection:
             receipts = await submission.accept(self._database, connection, group)
+        metrics.SUBMISSION_SECONDS.observe(time.perf_counter() - began)
+        count_accepted(group, receipts)
         self._cap.add(len(group))
         self._bell.ring()
         return receipts
+
+
+def count_accepted(group: Sequence[NewJob], receipts: Sequence[Receipt]) -> None:
+    """Once for a group and each model and class in it."""
+    jobs: Counter[tuple[str, str]] = Counter()
+    tokens: Counter[tuple[str, str]] = Counter()
+    for job, receipt in zip(group, receipts, strict=True):
+        if receipt.reception is Reception.CREATED:
+            jobs[job.model, job.service_class] += 1
+            tokens[job.model, job.service_class] += job.cost
+    metrics.SUBMISSION_GROUP.observe(len(group))
+    for kind, count in jobs.items():
+        metrics.ACCEPTED.labels(*kind).inc(count)
+        metrics.TOKENS_ACCEPTED.labels(*kind).inc(tokens[kind])
 
 
 def _is_about_one_row(error: Exception) -> bool:

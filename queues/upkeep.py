@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
+from core import metrics
 from core.errors import BrokerUnavailable, StoreUnavailable
 from core.logs import get_logger
 from core.settings import Settings
@@ -12,8 +13,10 @@ from models.dialect import Database, Leadership, open_database
 from models.lifecycle import Status, attempts_left
 from models.repositories import dead_letters, execution, fleet, jobs, outbox
 from models.repositories.execution import Ending, LostLease
+from models.views import JobView
 from queues.event_writer import EventWriter
 from queues.messages import identity
+from queues.observer import Observer, stop_showing
 from queues.publisher import Publisher, open_publisher
 from queues.redis import open_redis
 from queues.relay import BELL
@@ -36,6 +39,7 @@ class Upkeep:
         models: Sequence[str],
         *,
         events: EventWriter | None = None,
+        observer: Observer | None = None,
     ) -> None:
         self._database = database
         self._publisher = publisher
@@ -43,6 +47,7 @@ class Upkeep:
         self._max_attempts = settings.worker.max_attempts
         self._models = models
         self._events = events
+        self._observer = observer
         self._leadership = Leadership(database, f"{settings.broker.namespace}.upkeep")
         self._deficit_since: dict[str, datetime] = {}
 
@@ -51,7 +56,7 @@ class Upkeep:
         slow = asyncio.get_running_loop().time()
         try:
             while True:
-                if await self._round((self.reap, self.expire)):
+                if await self._round((self.reap, self.expire, self._observe)):
                     now = asyncio.get_running_loop().time()
                     if now >= slow:
                         slow = now + 10 * self._settings.reap_every.total_seconds()
@@ -65,6 +70,7 @@ class Upkeep:
         """One round as the leader; False when another process leads or the database is away."""
         try:
             if not await self._leadership.acquire():
+                stop_showing()
                 return False
             for work in works:
                 await work()
@@ -75,6 +81,9 @@ class Upkeep:
             logger.exception("upkeep_failed")
             return False
         return True
+
+    async def _observe(self) -> int:
+        return 0 if self._observer is None else await self._observer.show_when_due()
 
     async def reap(self) -> int:
         """Jobs whose lease ran out wait again, or fail when their attempts are used up."""
@@ -91,6 +100,8 @@ class Upkeep:
             over = [self._ending(one) for one in lost if one not in again]
             await execution.settle(connection, over)
         await self._announce([one.job_id for one in lost])
+        metrics.LEASES_REAPED.labels("again").inc(len(again))
+        metrics.LEASES_REAPED.labels("over").inc(len(over))
         if lost:
             logger.warning(
                 "leases_reaped",
@@ -123,10 +134,13 @@ class Upkeep:
 
     async def _announce(self, job_ids: list[str]) -> None:
         """Whoever waits for these learns of it now, and not at his next look at the database."""
-        if self._events is None or not job_ids:
+        if not job_ids:
             return
         async with self._database.read() as connection:
             views = await jobs.read_any(connection, job_ids)
+        count_ended(views)
+        if self._events is None:
+            return
         for view in views:
             if view.is_finished:
                 self._events.finished(view)
@@ -152,6 +166,7 @@ class Upkeep:
                         connection, model=model, released_for=self._settings.reconcile_after
                     )
         if taken:
+            metrics.RELEASES_LOST.inc(taken)
             logger.warning("releases_lost", jobs=taken)
             await self._database.wakeups.ring(BELL)
         return taken
@@ -197,6 +212,17 @@ class Upkeep:
                 return total
 
 
+def count_ended(views: Sequence[JobView]) -> None:
+    """What no worker could count: jobs that were never claimed, or whose workers died."""
+    for view in views:
+        if not view.is_finished:
+            metrics.GIVEN_BACK.labels(view.model, "lease_lost").inc()
+            continue
+        metrics.FINISHED.labels(view.model, view.service_class, view.status.value).inc()
+        if view.status is Status.FAILED:
+            metrics.FAILURES.labels(view.model, str((view.error or {}).get("code"))).inc()
+
+
 async def run_upkeep(settings: Settings, models: Sequence[str]) -> None:
     """The upkeep process, until it is cancelled."""
     database = open_database(settings.database, namespace=settings.broker.namespace)
@@ -205,7 +231,8 @@ async def run_upkeep(settings: Settings, models: Sequence[str]) -> None:
     events = EventWriter.of(redis, settings)
     await events.start()
     try:
-        await Upkeep(database, publisher, settings, models, events=events).run()
+        observer = Observer(database, redis, settings, models, publisher=publisher)
+        await Upkeep(database, publisher, settings, models, events=events, observer=observer).run()
     finally:
         await publisher.close()
         await events.close()

@@ -1,9 +1,11 @@
 """Releases webhook deliveries that are due: takes them under a lease, and hands them to the broker."""
 
 import asyncio
+import time
 from datetime import timedelta
 from typing import Final
 
+from core import metrics
 from core.errors import BrokerUnavailable, StoreUnavailable
 from core.logs import get_logger
 from core.settings import Settings
@@ -57,10 +59,13 @@ class WebhookRelay:
         envelopes = {task_id(e): e for e in (DeliveryEnvelope(*one) for one in taken)}
         confirmed: set[str] = set()
         try:
+            began = time.perf_counter()
             confirmed = await self._publisher.publish(list(envelopes.values()))
+            metrics.PUBLISH_SECONDS.labels("webhooks").observe(time.perf_counter() - began)
         finally:
             lost = [(e.id, e.claim) for name, e in envelopes.items() if name not in confirmed]
             if lost:
+                metrics.UNCONFIRMED.labels("webhooks").inc(len(lost))
                 async with self._database.begin() as connection:
                     await webhook_deliveries.put_back(connection, lost)
         return len(confirmed)

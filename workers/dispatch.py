@@ -21,6 +21,7 @@ from queues.order import Item, Load, Rules, Shares, choose
 from workers.deliveries import Delivery
 from workers.engines.protocol import Engine, EngineState
 from workers.ledger import Ledger, Settled
+from workers.meter import DeskMeter
 from workers.quarantine import Isolation, isolation, opening
 from workers.runner import Discard, Events, GiveBack, JobRunner, Outcome, Stop
 
@@ -75,6 +76,7 @@ class Desk:
     window: dict[str, Delivery] = field(default_factory=dict)
     running: dict[str, Run] = field(default_factory=dict)
     counts: Counter[str] = field(default_factory=Counter)
+    meter: DeskMeter = field(init=False)
     _claiming: int = 0
     _refusals: int = 0
     _premium_seen: float = float("-inf")
@@ -113,8 +115,13 @@ class Desk:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
+    def __post_init__(self) -> None:
+        self.meter = DeskMeter(self.model)
+
     def stop(self, run: Run, why: Stop) -> None:
         if not run.stopped.done():
+            if why is Stop.LOST:
+                self.meter.lost()
             run.stopped.set_result(why)
             if run.begun and run.task is not None:
                 run.task.cancel()
@@ -171,7 +178,9 @@ class Desk:
     async def _begin(self, chosen: Sequence[Delivery]) -> None:
         self._claiming = len(chosen)
         try:
+            began = time.perf_counter()
             claims = await self.ledger.claim([(d.envelope.id, d.envelope.generation) for d in chosen])
+            self.meter.claimed(claims, asked=len(chosen), seconds=time.perf_counter() - began)
             self._start_claimed(chosen, claims)
         except StoreUnavailable:
             logger.warning("claim_delayed", model=self.model, jobs=len(chosen))
@@ -258,11 +267,13 @@ class Desk:
         settled = await _patiently(lambda: self.ledger.settle(ending))
         if settled is None:
             self.counts["stale_finish"] += 1
+            self.meter.fenced()
             logger.warning("stale_finish_refused", job=ending.job_id, attempt=ending.attempt)
             run.delivery.dropped("fenced: another attempt owns the job")
             return
         view = _finished(run.claim.view, ending, settled)
         self.events.finished(view)
+        self.meter.ended(view, ending)
         self.counts[ending.status.value] += 1
         _acknowledge(run.delivery, ending)
 
@@ -270,6 +281,7 @@ class Desk:
         job = run.claim.view
         returned = await _patiently(lambda: self.ledger.give_back(job.id, job.attempt, outcome))
         if returned:
+            self.meter.given_back(outcome.reason)
             self.events.emit(job.id, "status", {"status": Status.QUEUED.value, "reason": outcome.reason})
             run.delivery.dropped(f"given back: {outcome.reason}")
         else:

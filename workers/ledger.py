@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from typing import Any, Final
 
 from core.errors import StoreUnavailable
 from core.logs import get_logger
@@ -56,7 +56,13 @@ class Ledger:
             await jobs.cancel(connection, tenant_id, job_id, expires_at=datetime.now(UTC) + keep)
 
     async def heartbeat(
-        self, *, slots: dict[str, int], held: dict[str, int], state: str, detail: str
+        self,
+        *,
+        slots: dict[str, int],
+        held: dict[str, int],
+        state: str,
+        detail: str,
+        stats: dict[str, Any] | None = None,
     ) -> None:
         async with self._database.begin() as connection:
             await fleet.report(
@@ -67,6 +73,7 @@ class Ledger:
                 held=held,
                 state=state,
                 detail=detail,
+                stats=stats,
             )
 
     async def extend(self, job_ids: Sequence[str]) -> list[HeldLease]:

@@ -8,6 +8,7 @@ from contextlib import suppress
 from datetime import timedelta
 from typing import Any, Final
 
+from core import metrics
 from core.errors import StoreUnavailable
 from core.logs import get_logger
 from core.settings import Settings
@@ -22,6 +23,7 @@ from workers.dispatch import Desk, Run
 from workers.engines.protocol import Engine, EngineHealth, EngineState
 from workers.ledger import Ledger
 from workers.runner import JobRunner, Limits, Stop
+from workers.vitals import Vitals
 
 logger = get_logger(__name__)
 
@@ -56,6 +58,7 @@ class Dispatcher:
         await self._events.start()
         await asyncio.gather(*(engine.start() for engine in self._engines.values()))
         self._desks = {model.name: self._desk(model) for model in self._models}
+        self._vitals = Vitals(self._models, self._desks)
         self._healths = {name: await engine.health() for name, engine in self._engines.items()}
         with suppress(StoreUnavailable):
             await self._obey_holds()
@@ -174,6 +177,7 @@ class Dispatcher:
                 await self._obey_holds()
                 await self._report()
             except StoreUnavailable as error:
+                metrics.HEARTBEATS_MISSED.inc()
                 logger.warning("heartbeat_missed", reason=str(error))
             except Exception:
                 # Whatever it was: without a heartbeat every job here would lose its lease, in silence.
@@ -213,6 +217,7 @@ class Dispatcher:
         limit = self._settings.worker.engine_stall.total_seconds()
         for name, desk in self._desks.items():
             if desk.running and time.monotonic() - self._healths[name].progressed_at > limit:
+                desk.meter.stalled()
                 logger.error("engine_stalled", model=desk.model, jobs=len(desk.running))
                 for run in list(desk.running.values()):
                     desk.stop(run, Stop.STALLED)
@@ -226,11 +231,13 @@ class Dispatcher:
 
     async def _report(self, state: str | None = None) -> None:
         healths = self._healths
+        stats = await self._vitals.measure(healths)
         await self._ledger.heartbeat(
             slots={name: desk.slots for name, desk in self._desks.items()},
             held={name: len(desk.window) for name, desk in self._desks.items()},
             state=state or ("draining" if self._draining else _worst(healths)),
             detail="; ".join(f"{name}: {h.detail}" for name, h in healths.items() if h.detail),
+            stats=stats,
         )
 
 

@@ -14,6 +14,7 @@ from api.json_body import read_json, validate
 from api.routes.job_ids import JobId
 from api.schemas.admin_read import render_timeline
 from api.schemas.job_create import FeedbackCreate, JobChange
+from core import metrics
 from core.errors import Conflict, InvalidField, NotFinished, NotFound
 from models.lifecycle import Status
 from models.repositories import changes, jobs
@@ -114,6 +115,7 @@ async def cancel_job(request: Request, caller: JobsCaller, job_id: JobId) -> Res
     view = await parts.reader.read_truth(caller.tenant_id, job_id)
     notice = None
     if changed and view.is_finished:
+        metrics.FINISHED.labels(view.model, view.service_class, view.status.value).inc()
         parts.notices.finished(view)
     elif changed:
         notice = BackgroundTask(publish_cancel, parts.redis, parts.settings.broker.namespace, job_id)
@@ -193,4 +195,5 @@ async def give_feedback(request: Request, caller: JobsCaller, job_id: JobId) -> 
             score=feedback.score,
             comment=feedback.comment,
         )
+    metrics.FEEDBACK.labels("up" if feedback.score > 0 else "down").inc()
     return Response(status_code=204)

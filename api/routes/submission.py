@@ -15,6 +15,7 @@ from api.headers import idempotency_key, is_repeat, preferred_wait
 from api.intake import Intake, prepare, receive
 from api.job_answers import answer_submitted, json_answer, render
 from api.json_body import read_json, validate
+from api.meter import count_refusal
 from api.routes.job_ids import JobId
 from api.schemas.job_create import BulkCreate, JobCreate
 from core.errors import Conflict, NotFinished, Unavailable
@@ -114,6 +115,7 @@ def _outcome(request: Request, index: int, outcome: Intake | BaseException) -> d
     if not isinstance(outcome, Exception):
         raise outcome
     problem = describe(outcome)
+    count_refusal(problem.code)
     base = parts_of(request).settings.api.public_url
     body = problem.body(instance=request.scope["penstock_request_id"], base=base)
     return {"index": index, "status": problem.status, "job": None, "error": body}

@@ -152,7 +152,7 @@ FINISHED: Final = counter(
     "penstock_jobs_finished_total",
     "Jobs that reached their end: the service rate and the completion rate.",
     (*_KIND, "status"),
-    by=(Process.WORKER, Process.UPKEEP),
+    by=(Process.WORKER, Process.UPKEEP, Process.API),
 )
 FAILURES: Final = counter(
     "penstock_job_failures_total",
@@ -254,6 +254,20 @@ HEARTBEATS_MISSED: Final = counter(
     "penstock_heartbeats_missed_total", "Heartbeats that did not reach the database.", by=_WORKER
 )
 
+COST: Final = counter(
+    "penstock_gpu_cost_total",
+    "Price of the GPU time so far, in the currency of `gpu_hour_price`; idle time costs as well.",
+    ("model",),
+    by=_WORKER,
+)
+GPU_BUSY: Final = gauge(
+    "penstock_gpu_utilization_ratio", "Part of the time that the GPU computed, 0 to 1.", ("gpu",), by=_WORKER
+)
+GPU_MEMORY_USED: Final = gauge("penstock_gpu_memory_used_bytes", "GPU memory in use.", ("gpu",), by=_WORKER)
+GPU_MEMORY: Final = gauge("penstock_gpu_memory_bytes", "GPU memory in all.", ("gpu",), by=_WORKER)
+GPU_CELSIUS: Final = gauge("penstock_gpu_temperature_celsius", "Temperature.", ("gpu",), by=_WORKER)
+GPU_WATTS: Final = gauge("penstock_gpu_power_watts", "Power drawn.", ("gpu",), by=_WORKER)
+
 # Webhooks.
 DELIVERIES: Final = counter(
     "penstock_webhook_deliveries_total",
@@ -264,6 +278,73 @@ DELIVERIES: Final = counter(
 DELIVERY_SECONDS: Final = histogram(
     "penstock_webhook_call_seconds", "Time of webhook calls.", ("outcome",), by=(Process.DELIVER,)
 )
+
+# The whole platform, by the upkeep process that leads.
+CLASSES: Final = ("premium", "standard", "bulk")
+WORKER_STATES: Final = ("ready", "starting", "restarting", "unreachable", "draining", "closed")
+
+WAITING: Final = gauge(
+    "penstock_jobs_waiting", "Jobs that may start and have not, in outbox and broker.", _KIND, by=_UPKEEP
+)
+TOKENS_WAITING: Final = gauge(
+    "penstock_tokens_waiting", "Tokens that these may take, prompt and answer.", _KIND, by=_UPKEEP
+)
+SCHEDULED: Final = gauge(
+    "penstock_jobs_scheduled", "Jobs that may not start yet, by their `not_before`.", _KIND, by=_UPKEEP
+)
+OLDEST_WAIT: Final = gauge(
+    "penstock_oldest_wait_seconds", "Age of the job that waits longest.", _KIND, by=_UPKEEP
+)
+PREDICTED_WAIT: Final = gauge(
+    "penstock_predicted_wait_seconds",
+    "Wait of a job accepted now: jobs waiting by the measured rate; absent until a rate is known.",
+    _KIND,
+    by=_UPKEEP,
+)
+OUTBOX: Final = gauge(
+    "penstock_outbox_jobs", "Waiting jobs that the relay has not released yet.", _KIND, by=_UPKEEP
+)
+OUTBOX_AGE: Final = gauge("penstock_outbox_oldest_seconds", "Age of the oldest of these.", _KIND, by=_UPKEEP)
+BROKER_MESSAGES: Final = gauge(
+    "penstock_broker_messages", "Messages ready in RabbitMQ: the broker's depth.", _KIND, by=_UPKEEP
+)
+BROKER_ANSWERS: Final = gauge(
+    "penstock_broker_answers", "1 when RabbitMQ told its depths at the last look, else 0.", by=_UPKEEP
+)
+WORKERS: Final = gauge(
+    "penstock_workers", "Workers with a heartbeat, by the state of their engines.", ("state",), by=_UPKEEP
+)
+LIVE_SLOTS: Final = gauge("penstock_slots", "Slots of the workers that are ready.", ("model",), by=_UPKEEP)
+LEASES: Final = gauge("penstock_leases", "Jobs that workers hold under a lease.", by=_UPKEEP)
+LEASES_OVERDUE: Final = gauge(
+    "penstock_leases_overdue", "Leases that ran out and were not reaped yet.", by=_UPKEEP
+)
+LEASES_REAPED: Final = counter(
+    "penstock_leases_reaped_total",
+    "Leases that ran out: the job waits again, or its attempts are over.",
+    ("outcome",),
+    by=_UPKEEP,
+)
+RELEASES_LOST: Final = counter(
+    "penstock_releases_lost_total", "Released jobs that the broker had lost and that wait again.", by=_UPKEEP
+)
+DEAD_LETTERS: Final = gauge(
+    "penstock_dead_letters", "Dead letters that nobody has sent again or discarded.", by=_UPKEEP
+)
+DELIVERIES_OPEN: Final = gauge(
+    "penstock_webhook_deliveries_open", "Webhook deliveries that are not done.", by=_UPKEEP
+)
+DELIVERIES_LATE: Final = gauge(
+    "penstock_webhook_delivery_late_seconds",
+    "How long ago the delivery that is due longest became due.",
+    by=_UPKEEP,
+)
+LEADS: Final = gauge("penstock_upkeep_leads", "1 in the upkeep process that works, else 0.", by=_UPKEEP)
+
+OBSERVED: Final = (
+    WAITING, TOKENS_WAITING, SCHEDULED, OLDEST_WAIT, PREDICTED_WAIT, OUTBOX, OUTBOX_AGE, BROKER_MESSAGES,
+    WORKERS, LIVE_SLOTS,
+)  # fmt: skip
 
 # Every process.
 BUILD: Final = gauge(

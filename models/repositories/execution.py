@@ -241,6 +241,7 @@ async def put_in_outbox(
         null(),
         _jobs.c.attempt - _jobs.c.excused,
         _jobs.c.strikes,
+        _jobs.c.trace,
     ).where(_jobs.c.id.in_(job_ids))
     statement = database.insert(_outbox).from_select([column.name for column in columns], fresh)
     new = statement.excluded

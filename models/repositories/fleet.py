@@ -1,8 +1,8 @@
 """The workers that are alive, by their own heartbeats."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Any, Final
 
 from sqlalchemy import Table, delete, select
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -15,7 +15,10 @@ _workers: Final[Table] = Worker.__table__  # type: ignore[assignment]
 
 @dataclass(frozen=True, slots=True)
 class WorkerRow:
-    """`slots`: the jobs of each served name that it runs at once; `held`: its messages not claimed yet."""
+    """`slots`: the jobs of each served name that it runs at once; `held`: its messages not claimed yet.
+
+    `stats` is how it was at its last heartbeat: see `workers.vitals`.
+    """
 
     name: str
     slots: dict[str, int]
@@ -24,6 +27,7 @@ class WorkerRow:
     detail: str
     started_at: datetime
     seen_at: datetime
+    stats: dict[str, Any] = field(default_factory=dict)
 
 
 async def report(
@@ -35,10 +39,18 @@ async def report(
     held: dict[str, int],
     state: str,
     detail: str = "",
+    stats: dict[str, Any] | None = None,
 ) -> None:
     """A heartbeat: one upsert."""
     statement = database.insert(_workers).values(
-        name=name, slots=slots, held=held, state=state, detail=detail, started_at=Now(), seen_at=Now()
+        name=name,
+        slots=slots,
+        held=held,
+        state=state,
+        detail=detail,
+        started_at=Now(),
+        seen_at=Now(),
+        stats=stats or {},
     )
     new = statement.excluded
     await connection.execute(
@@ -50,6 +62,7 @@ async def report(
                 "state": new.state,
                 "detail": new.detail,
                 "seen_at": new.seen_at,
+                "stats": new.stats,
             },
         )
     )

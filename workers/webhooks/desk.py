@@ -1,11 +1,13 @@
 """Due deliveries behind the pool's `Receiver`: as many calls at once as there are slots."""
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import Collection, Sequence
 from datetime import timedelta
 from typing import Any
 
+from core import metrics
 from core.clock import SystemClock
 from core.errors import StoreUnavailable
 from core.logs import get_logger
@@ -91,8 +93,11 @@ class DeliveryDesk:
             async with self._slots:
                 self._begun.add(delivery.task_id)
                 delivery.started()
+                began = time.perf_counter()
                 word = await self._service.deliver(delivery.envelope.id, delivery.envelope.claim)
                 self._counts[word] += 1
+                metrics.DELIVERIES.labels(word).inc()
+                metrics.DELIVERY_SECONDS.labels(word).observe(time.perf_counter() - began)
                 delivery.succeeded(word)
         except asyncio.CancelledError:
             if self._tasks.get(delivery.task_id) is mine:
