@@ -10,6 +10,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from api.app import open_app
+from core.collector import spare_long_lived
 from core.logs import configure_logs
 from core.metrics import Process
 from core.metrics.port import open_port
@@ -56,6 +57,7 @@ def serve(settings: Settings) -> None:
     open_port(settings.metrics, Process.API)
     app = open_app(settings, find_catalogue(settings))
     server = make_server(settings, app)
+    spare_long_lived()
     with asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner:
         runner.get_loop().add_signal_handler(signal.SIGHUP, _reread, app, settings)
         runner.run(server.serve())

@@ -45,17 +45,19 @@ def api() -> None:
 @app.command(rich_help_panel=_PANEL)
 def relay() -> None:
     """Release waiting jobs to RabbitMQ."""
+    from core.loop import run
     from queues.relay import run_relay
 
-    asyncio.run(_serve_models(_settings(show_metrics_of="relay"), run_relay))
+    run(_serve_models(_settings(show_metrics_of="relay"), run_relay))
 
 
 @app.command(rich_help_panel=_PANEL)
 def upkeep() -> None:
     """Give back what dead workers held, expire, and delete what is past its time."""
+    from core.loop import run
     from queues.upkeep import run_upkeep
 
-    asyncio.run(_serve_models(_settings(show_metrics_of="upkeep"), run_upkeep))
+    run(_serve_models(_settings(show_metrics_of="upkeep"), run_upkeep))
 
 
 @app.command(
@@ -120,6 +122,7 @@ async def _serve_models(
 
     Either way what it opened is closed. A catalogue with a mistake changes nothing, and the log says why.
     """
+    from core.collector import spare_long_lived
     from models.catalogue import find_catalogue, reread_catalogue
 
     loop, stop, names = asyncio.get_running_loop(), asyncio.Event(), find_catalogue(settings).names
@@ -132,6 +135,7 @@ async def _serve_models(
             names = catalogue.names
             changed.set()
 
+    spare_long_lived()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     loop.add_signal_handler(signal.SIGHUP, reread)

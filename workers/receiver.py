@@ -9,6 +9,7 @@ from datetime import timedelta
 from typing import Any, Final
 
 from core import metrics
+from core.collector import spare_long_lived
 from core.errors import StoreUnavailable
 from core.logs import get_logger
 from core.settings import Settings
@@ -66,6 +67,7 @@ class Dispatcher:
         loops += [self._watch(name, engine) for name, engine in self._engines.items()]
         self._tasks = [asyncio.create_task(loop) for loop in (*loops, self._beat())]
         await self._cancels.start()
+        spare_long_lived()
         logger.info("worker_ready", worker=self._name, models=list(self._desks))
 
     def take(self, deliveries: Sequence[Delivery]) -> None:
