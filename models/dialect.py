@@ -4,8 +4,8 @@ import asyncio
 import threading
 import zlib
 from collections import defaultdict
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
@@ -45,6 +45,8 @@ _MICROSECOND: Final = timedelta(microseconds=1)
 # Classes of SQLSTATE that pass: connection lost, rolled back for another (a deadlock), too many
 # connections, starting or shutting down.
 _PASSING: Final = frozenset({"08", "40", "53", "57"})
+# COPY costs two round trips more than it saves with few rows.
+_WORTH_A_COPY: Final = 8
 _BELLS: Final = "penstock_bells"
 
 _ENGINE: Final[dict[str, Any]] = {
@@ -213,6 +215,14 @@ def _prepare_sqlite(engine: AsyncEngine) -> None:
         connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
 
 
+async def insert_rows(connection: AsyncConnection, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
+    """A group of rows in the way that costs least for its size."""
+    if len(rows) < _WORTH_A_COPY:
+        await connection.execute(insert(table), list(rows))
+    else:
+        await copy_rows(connection, table, rows)
+
+
 async def copy_rows(connection: AsyncConnection, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
     """Many rows at once: COPY on PostgreSQL, one executemany on SQLite. Missing keys take the default."""
     if not rows:
@@ -232,7 +242,23 @@ async def copy_rows(connection: AsyncConnection, table: Table, rows: Sequence[Ma
     ]
     raw = await connection.get_raw_connection()
     driver: asyncpg.Connection = raw.driver_connection
-    await driver.copy_records_to_table(table.name, records=records, columns=[c.name for c in columns])
+    with _as_sqlalchemy_says("COPY"):
+        await driver.copy_records_to_table(table.name, records=records, columns=[c.name for c in columns])
+
+
+@contextmanager
+def _as_sqlalchemy_says(statement: str) -> Iterator[None]:
+    """For what goes past SQLAlchemy to the driver: the errors are those of every other statement."""
+    try:
+        yield
+    except asyncpg.IntegrityConstraintViolationError as error:
+        raise exc.IntegrityError(statement, None, error) from error
+    except asyncpg.DataError as error:
+        raise exc.DataError(statement, None, error) from error
+    except (asyncpg.InterfaceError, asyncpg.PostgresConnectionError) as error:
+        raise exc.InterfaceError(statement, None, error) from error
+    except asyncpg.PostgresError as error:
+        raise exc.DBAPIError(statement, None, error) from error
 
 
 class Leadership:

@@ -1,6 +1,6 @@
 """A job as its readers see it: one value, from the tables or from its hot copy in Redis."""
 
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import Any
 
@@ -45,7 +45,7 @@ class JobView:
         return self.status in TERMINAL
 
     def to_json(self) -> bytes:
-        return orjson.dumps(asdict(self))
+        return orjson.dumps(self)
 
     @classmethod
     def from_json(cls, document: bytes) -> "JobView":

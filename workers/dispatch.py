@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Protocol
 
@@ -318,6 +319,8 @@ def _engine_failed(outcome: Outcome) -> bool:
 
 async def _patiently(work: Any) -> Any:
     """A result in hand outlives a short outage of the database."""
+    with suppress(StoreUnavailable):
+        return await work()  # Tenacity costs a twentieth of a worker's CPU, so it comes when it is needed.
     async for attempt in AsyncRetrying(
         retry=retry_if_exception_type(StoreUnavailable),
         wait=wait_exponential_jitter(multiplier=0.1, max=2.0, jitter=0.1),

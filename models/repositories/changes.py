@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from models.dialect import Now
 from models.lifecycle import Status
+from models.membership import Among
 from models.tables import Job, JobChange
 
 _jobs: Final[Table] = Job.__table__  # type: ignore[assignment]
@@ -43,7 +44,7 @@ async def record(connection: AsyncConnection, job_ids: Sequence[str], reason: st
         _jobs.c.attempt,
         _jobs.c.worker,
         literal(reason, _changes.c.reason.type),
-    ).where(_jobs.c.id.in_(job_ids))
+    ).where(Among(_jobs.c.id, job_ids))
     await connection.execute(insert(_changes).from_select([c.name for c in _changes.c], now_standing))
 
 
@@ -72,4 +73,4 @@ def _to_change(row: Any) -> Change:
 
 async def forget(connection: AsyncConnection, job_ids: Sequence[str]) -> None:
     if job_ids:
-        await connection.execute(delete(_changes).where(_changes.c.job_id.in_(job_ids)))
+        await connection.execute(delete(_changes).where(Among(_changes.c.job_id, job_ids)))

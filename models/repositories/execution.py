@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import Table, case, delete, func, insert, literal, null, select, tuple_, update
+from sqlalchemy import Table, case, delete, func, insert, literal, null, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from models.dialect import Database, Now, skip_locked
 from models.lifecycle import Status, sources
+from models.membership import Among, PairAmong
 from models.repositories import changes, outbox
 from models.repositories.results import record_results
 from models.tables import Job, Lease, Outbox, Payload
@@ -63,7 +64,7 @@ async def claim(
     claimed = await connection.execute(
         update(_jobs)
         .where(
-            tuple_(_jobs.c.id, _jobs.c.generation).in_(wanted),
+            PairAmong(_jobs.c.id, _jobs.c.generation, wanted),
             _jobs.c.status == Status.QUEUED.value,
             in_time,
         )
@@ -83,13 +84,13 @@ async def claim(
         insert(_leases).from_select(
             ["job_id", "attempt", "worker", "expires_at", "cancel_requested"],
             select(_jobs.c.id, _jobs.c.attempt, literal(worker), Now(lease), literal(False)).where(
-                _jobs.c.id.in_(list(rows))
+                Among(_jobs.c.id, list(rows))
             ),
         )
     )
     await outbox.remove(connection, list(rows))
     await changes.record(connection, list(rows))
-    payloads = await connection.execute(select(_payloads).where(_payloads.c.job_id.in_(list(rows))))
+    payloads = await connection.execute(select(_payloads).where(Among(_payloads.c.job_id, list(rows))))
     return [_to_claim(rows[payload.job_id], payload) for payload in payloads]
 
 
@@ -143,7 +144,7 @@ async def settle(
 
 
 async def _drop_leases(connection: AsyncConnection, attempts: Sequence[tuple[str, int]]) -> None:
-    await connection.execute(delete(_leases).where(tuple_(_leases.c.job_id, _leases.c.attempt).in_(attempts)))
+    await connection.execute(delete(_leases).where(PairAmong(_leases.c.job_id, _leases.c.attempt, attempts)))
 
 
 async def _move(
@@ -154,7 +155,7 @@ async def _move(
     moved = await connection.execute(
         update(_jobs)
         .where(
-            tuple_(_jobs.c.id, _jobs.c.attempt).in_([(e.job_id, e.attempt) for e in endings]),
+            PairAmong(_jobs.c.id, _jobs.c.attempt, [(e.job_id, e.attempt) for e in endings]),
             _jobs.c.status.in_(allowed),
         )
         .values(status=status.value, version=_jobs.c.version + 1, finished_at=Now())
@@ -192,7 +193,7 @@ async def give_back(
     """
     returned = await connection.execute(
         update(_jobs)
-        .where(tuple_(_jobs.c.id, _jobs.c.attempt).in_(attempts), _jobs.c.status == Status.RUNNING.value)
+        .where(PairAmong(_jobs.c.id, _jobs.c.attempt, attempts), _jobs.c.status == Status.RUNNING.value)
         .values(
             status=Status.QUEUED.value,
             version=_jobs.c.version + 1,
@@ -242,7 +243,7 @@ async def put_in_outbox(
         _jobs.c.attempt - _jobs.c.excused,
         _jobs.c.strikes,
         _jobs.c.trace,
-    ).where(_jobs.c.id.in_(job_ids))
+    ).where(Among(_jobs.c.id, job_ids))
     statement = database.insert(_outbox).from_select([column.name for column in columns], fresh)
     new = statement.excluded
     await connection.execute(
@@ -270,7 +271,7 @@ async def extend_leases(
     """
     rows = await connection.execute(
         update(_leases)
-        .where(_leases.c.worker == worker, _leases.c.job_id.in_(job_ids))
+        .where(_leases.c.worker == worker, Among(_leases.c.job_id, job_ids))
         .values(expires_at=Now(lease))
         .returning(_leases.c.job_id, _leases.c.attempt, _leases.c.cancel_requested)
     )

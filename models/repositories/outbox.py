@@ -13,13 +13,13 @@ from sqlalchemy import (
     func,
     literal,
     select,
-    tuple_,
     union_all,
     update,
 )
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from models.dialect import Now, skip_locked
+from models.membership import Among, PairAmong
 from models.tables import Outbox
 from models.views import JobView
 
@@ -137,7 +137,7 @@ async def mark_released(connection: AsyncConnection, rows: Sequence[tuple[str, i
     if rows:
         await connection.execute(
             update(_outbox)
-            .where(tuple_(_outbox.c.job_id, _outbox.c.generation).in_(rows))
+            .where(PairAmong(_outbox.c.job_id, _outbox.c.generation, rows))
             .values(state="released", released_at=Now())
         )
 
@@ -187,7 +187,7 @@ async def release_again(
     result = await connection.execute(
         update(_outbox)
         .where(
-            tuple_(_outbox.c.job_id, _outbox.c.generation).in_(messages),
+            PairAmong(_outbox.c.job_id, _outbox.c.generation, messages),
             _outbox.c.state == "released",
         )
         .values(state="scheduled", available_at=Now(after), released_at=None)
@@ -211,7 +211,7 @@ async def released_by_model(connection: AsyncConnection) -> dict[str, int]:
 
 async def remove(connection: AsyncConnection, job_ids: Sequence[str]) -> None:
     if job_ids:
-        await connection.execute(delete(_outbox).where(_outbox.c.job_id.in_(job_ids)))
+        await connection.execute(delete(_outbox).where(Among(_outbox.c.job_id, job_ids)))
 
 
 async def position(connection: AsyncConnection, job: JobView, *, limit: int) -> int | None:

@@ -4,9 +4,10 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any, Final
 
-from sqlalchemy import Table, insert
+from sqlalchemy import Table
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from models.dialect import insert_rows
 from models.repositories import changes, dead_letters, webhook_events
 from models.tables import Result
 
@@ -15,7 +16,7 @@ _results: Final[Table] = Result.__table__  # type: ignore[assignment]
 
 async def record_results(connection: AsyncConnection, rows: Sequence[dict[str, Any]]) -> None:
     """`rows` are those of jobs that this transaction has just moved to a terminal status."""
-    await connection.execute(insert(_results), list(rows))
+    await insert_rows(connection, _results, rows)
     reasons: defaultdict[str | None, list[str]] = defaultdict(list)
     for row in rows:
         reasons[(row.get("error") or {}).get("code")].append(row["job_id"])

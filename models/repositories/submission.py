@@ -9,7 +9,7 @@ from typing import Any, Final
 from sqlalchemy import Table, insert, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from models.dialect import Database, Now
+from models.dialect import Database, Now, insert_rows
 from models.lifecycle import Status
 from models.repositories.outbox import lane
 from models.tables import IdempotencyKey, Job, JobTag, Outbox, Payload
@@ -121,9 +121,9 @@ async def _reserve_keys(
 async def _insert(connection: AsyncConnection, jobs: Sequence[NewJob]) -> None:
     if not jobs:
         return
-    await connection.execute(insert(_table(Job)), [_job_row(job) for job in jobs])
-    await connection.execute(insert(_table(Payload)), [_payload_row(job) for job in jobs])
-    await connection.execute(insert(_table(Outbox)), [_outbox_row(job) for job in jobs])
+    await insert_rows(connection, _table(Job), [_job_row(job) for job in jobs])
+    await insert_rows(connection, _table(Payload), [_payload_row(job) for job in jobs])
+    await insert_rows(connection, _table(Outbox), [_outbox_row(job) for job in jobs])
     tags = [
         {"tenant_id": job.tenant_id, "tag": tag, "job_id": job.id} for job in jobs for tag in set(job.tags)
     ]

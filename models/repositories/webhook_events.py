@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from core.ids import new_id
 from models.dialect import Now, ring_after_commit
 from models.lifecycle import Status
+from models.membership import Among
 from models.tables import Job, Payload, WebhookDelivery, WebhookEndpoint, WebhookEvent, WebhookReceiver
 from models.webhook_events import JOB_EVENTS, TEST, FinishedJob, body, job_data, lane_of_url, wants
 
@@ -107,7 +108,7 @@ async def _interesting(
             _payloads.c.webhook,
         )
         .join(_payloads, _payloads.c.job_id == _jobs.c.id)
-        .where(_jobs.c.id.in_(list(results)), or_(_payloads.c.webhook.is_not(null()), has_endpoint))
+        .where(Among(_jobs.c.id, list(results)), or_(_payloads.c.webhook.is_not(null()), has_endpoint))
     )
     return [_finished(row, results[row.id]) for row in rows]
 

@@ -3,15 +3,17 @@
 import asyncio
 from collections.abc import AsyncIterator
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from sqlalchemy import select, text
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from core.errors import StoreUnavailable
 from core.settings import DatabaseSettings, Settings
 from models.dialect import Database, Leadership, Now, copy_rows, open_database
-from models.tables import Tenant
+from models.membership import Among, PairAmong
+from models.tables import Outbox, Tenant
 from tests.contracts.stores import HOUR, ago, now, table
 
 BELL = "tests"
@@ -85,6 +87,25 @@ async def test_a_database_out_of_reach_is_unavailable() -> None:
         async with database.read():
             pass
     await database.close()
+
+
+async def test_copied_rows_fail_as_inserted_ones_do(database: Database) -> None:
+    twins = [{"id": "twin", "name": f"n{n}", "created_at": now()} for n in range(20)]
+
+    with pytest.raises(IntegrityError):
+        async with database.begin() as connection:
+            await copy_rows(connection, table(Tenant), twins)
+
+
+@SERVICES_ONLY
+async def test_a_copy_on_a_killed_connection_is_an_outage(database: Database, neighbour: Database) -> None:
+    rows = [{"id": f"t{n}", "name": f"n{n}", "created_at": now()} for n in range(20)]
+
+    with pytest.raises(StoreUnavailable):  # noqa: PT012 - the transaction is what raises
+        async with database.begin() as connection:
+            await connection.execute(text("SELECT 1"))
+            await kill_other_connections(neighbour)
+            await copy_rows(connection, table(Tenant), rows)
 
 
 @SERVICES_ONLY
@@ -193,3 +214,48 @@ async def test_a_lone_process_leads(database: Database) -> None:
     await leadership.release()
     assert await leadership.acquire()
     await leadership.release()
+
+
+@pytest.mark.parametrize("count", [0, 1, 500])
+async def test_one_statement_finds_the_members_however_many_they_are(database: Database, count: int) -> None:
+    rows = [{"id": f"t{n}", "name": f"größe'{n}", "created_at": now()} for n in range(600)]
+    wanted = [row["name"] for row in rows[:count]]
+    tenants = table(Tenant)
+
+    async with database.begin() as connection:
+        await copy_rows(connection, tenants, rows)
+        found = await connection.execute(select(tenants.c.name).where(Among(tenants.c.name, wanted)))
+
+    assert sorted(found.scalars()) == sorted(wanted)
+
+
+async def test_pairs_are_found_as_pairs(database: Database) -> None:
+    outbox = table(Outbox)
+    rows = [waiting(f"job_{n}", generation=n % 3) for n in range(30)]
+    pairs = [("job_0", 0), ("job_1", 0), ("job_2", 2), ("job_99", 0)]  # the second of another generation
+
+    async with database.begin() as connection:
+        await copy_rows(connection, outbox, rows)
+        found = await connection.execute(
+            select(outbox.c.job_id).where(PairAmong(outbox.c.job_id, outbox.c.generation, pairs))
+        )
+
+    assert sorted(found.scalars()) == ["job_0", "job_2"]
+
+
+def waiting(job_id: str, *, generation: int) -> dict[str, Any]:
+    return {
+        "job_id": job_id,
+        "generation": generation,
+        "state": "waiting",
+        "lane": "m",
+        "model": "m",
+        "service_class": "standard",
+        "tenant_id": "t",
+        "rank": 4,
+        "cost": 1,
+        "prefix_tokens": 0,
+        "created_at": now(),
+        "attempts": 0,
+        "strikes": 0,
+    }
