@@ -93,7 +93,10 @@ class Platform:
 def running_platform(
     services: Services, folder: Path, *, processes: Sequence[str] = PROCESSES, **settings: str
 ) -> Iterator[Platform]:
-    """Migrated and ready; `settings` are further environment names without their prefix."""
+    """Migrated and ready; `settings` are further environment names without their prefix.
+
+    Without `processes` it is only migrated, and the caller starts what it wants.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -105,7 +108,8 @@ def running_platform(
     try:
         for name in processes:
             platform.start(name)
-        platform.wait_until_ready()
+        if processes:
+            platform.wait_until_ready()
         yield platform
     finally:
         for name in list(platform.processes):
