@@ -66,7 +66,7 @@ sizes: setup-dev ## Files, functions and names
 
 check: lint types imports test ## Everything that a change must pass
 
-docs: setup-dev ## Write the generated pages of docs/reference
+docs: setup-dev ## Write the generated pages of docs/reference and the dashboards
 	$(BIN)/python -m docs.generate
 
 constraints: setup-dev ## Pin the newest versions that fit together

@@ -42,6 +42,15 @@ def list_tenants(*, as_json: Json = False) -> None:
     _list(_run(ledger.list_tenants()), ("id", "name", "created_at", "disabled_at"), as_json=as_json)
 
 
+@tenants.command("load")
+def show_load(*, as_json: Json = False) -> None:
+    """Who fills the queue: what each tenant has waiting and running, the most tokens first."""
+    from cli import ledger
+
+    columns = ("id", "name", "waiting", "tokens", "running", "oldest")
+    _list(_run(ledger.loads()), columns, as_json=as_json)
+
+
 @tenants.command("disable")
 def disable_tenant(tenant: Tenant, *, as_json: Json = False) -> None:
     """Refuse the tenant's keys. What is queued still runs."""

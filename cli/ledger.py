@@ -16,7 +16,7 @@ from core.ids import new_id
 from core.settings import Settings, load_settings, parse_duration
 from models.dialect import open_database
 from models.keys import SCOPES, new_key, parse_key
-from models.repositories import access
+from models.repositories import access, overview
 from models.repositories.access import KeyRow, TenantRow
 from models.service_class import ServiceClass
 
@@ -64,6 +64,11 @@ async def create_key(
         )
         await access.add_key(connection, row)
     return {**_shown(row), "key": clear}
+
+
+async def loads() -> list[dict[str, Any]]:
+    async with _transaction() as (connection, _):
+        return [asdict(load) for load in await overview.loads(connection)]
 
 
 async def list_keys(tenant: str | None) -> list[dict[str, Any]]:

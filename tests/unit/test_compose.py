@@ -20,8 +20,8 @@ SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 OURS = {name: service for name, service in SERVICES.items() if "build" in service}
 PROCESSES = {"migrate", "api", "relay", "upkeep", "worker", "deliver", "worker-gpu", "flower"}
 # Three numbers, or two where the project has only two (PostgreSQL).
-PINNED = re.compile(r"^[a-z][a-z0-9./_-]*:\d+\.\d+(\.\d+)?(-[a-z0-9.-]+)?$")
-PROBES = {"pg_isready", "redis-cli", "rabbitmq-diagnostics"}
+PINNED = re.compile(r"^[a-z][a-z0-9./_-]*:v?\d+\.\d+(\.\d+)?(-[a-z0-9.-]+)?$")
+PROBES = {"pg_isready", "redis-cli", "rabbitmq-diagnostics", "wget"}
 FLOWER_ROUTES = {"/healthcheck"}
 
 
@@ -117,7 +117,7 @@ def test_every_mounted_file_exists() -> None:
     mounts = [mount for service in SERVICES.values() for mount in service.get("volumes", [])]
     files = {re.sub(r"\$\{\w+:-(.*?)\}", r"\1", mount).split(":")[0] for mount in mounts}
 
-    assert [file for file in files if file.startswith("./") and not (ROOT / file).is_file()] == []
+    assert [file for file in files if file.startswith("./") and not (ROOT / file).exists()] == []
 
 
 def test_the_catalogue_of_the_containers_is_sound() -> None:

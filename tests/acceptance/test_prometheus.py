@@ -1,0 +1,96 @@
+"""A real Prometheus reads every process of the running platform, and an alert fires."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.local_servers import free_port
+from tests.platform import PROCESSES, Platform, running_platform, wait_for
+from tests.prometheus import alerts, ask, health, running_prometheus, until
+from tests.services import Services
+
+pytestmark = [pytest.mark.services, pytest.mark.timeout(300)]
+
+JOBS = 24
+
+
+@dataclass(frozen=True, slots=True)
+class Watched:
+    platform: Platform
+    prometheus: httpx.Client
+
+
+@pytest.fixture(scope="module")
+def watched(services: Services, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
+    """Five processes with a port each, jobs that ran, and Prometheus over all of it."""
+    folder: Path = tmp_path_factory.mktemp("watched")
+    ports = {name: free_port() for name in PROCESSES}
+    with running_platform(services, folder, processes=(), METRICS__LOOK_EVERY="1s") as platform:
+        for name, port in ports.items():
+            platform.environment["PENSTOCK_METRICS__PORT"] = str(port)
+            platform.start(name)
+        platform.wait_until_ready()
+        with running_prometheus(folder, {name: [port] for name, port in ports.items()}) as client:
+            yield Watched(platform, client)
+
+
+def run_jobs(platform: Platform) -> None:
+    body = {"messages": [{"role": "user", "content": "where is my order"}], "max_tokens": 8}
+    with platform.client(platform.key("measured")) as client:
+        answer = client.post("/v1/jobs/bulk", json={"jobs": [body] * JOBS}).raise_for_status().json()
+        ids = [one["job"]["id"] for one in answer["data"]]
+        wait_for(client, ids)
+        client.post(f"/v1/jobs/{ids[0]}/feedback", json={"score": 1}).raise_for_status()
+        assert client.get("/v1/jobs/nothing").status_code == 404
+
+
+def total(client: httpx.Client, expression: str) -> float:
+    return sum(float(sample["value"][1]) for sample in ask(client, expression))
+
+
+def test_every_process_is_up_and_shows_what_it_did(watched: Watched) -> None:
+    prometheus = watched.prometheus
+    until(lambda: health(prometheus) == dict.fromkeys(PROCESSES, "up"), "every target is up")
+
+    run_jobs(watched.platform)
+
+    until(
+        lambda: total(prometheus, 'penstock_jobs_finished_total{status="completed"}') == JOBS,
+        "every job is counted where it ended",
+    )
+    until(
+        lambda: total(prometheus, "penstock_jobs_accepted_total") == JOBS,
+        "every job is counted where it was accepted",
+    )
+    assert total(prometheus, "penstock_jobs_released_total") == JOBS
+    assert total(prometheus, "penstock_completion_tokens_total") == 8 * JOBS
+    assert total(prometheus, 'penstock_job_wait_to_first_token_seconds_count{model="default"}') == JOBS
+    assert total(prometheus, 'penstock_feedback_total{score="up"}') == 1
+    assert total(prometheus, 'penstock_refusals_total{code="not_found"}') >= 1
+    assert total(prometheus, "penstock_engine_slots") == 8
+    until(lambda: total(prometheus, 'penstock_workers{state="ready"}') == 1, "the worker is seen")
+    assert total(prometheus, "penstock_jobs_waiting") == 0
+    assert total(prometheus, "penstock_upkeep_leads") == 1
+    assert {sample["metric"]["process"] for sample in ask(prometheus, "penstock_build_info")} == set(
+        PROCESSES
+    )
+
+
+def test_no_series_names_a_tenant_or_a_job(watched: Watched) -> None:
+    values = set()
+    for label in watched.prometheus.get("/api/v1/labels").json()["data"]:
+        values |= set(watched.prometheus.get(f"/api/v1/label/{label}/values").json()["data"])
+
+    assert not [value for value in values if value.startswith(("job_", "ten_", "key_", "req_", "evt_"))]
+    assert "measured" not in values
+
+
+def test_an_alert_fires_when_the_last_worker_goes(watched: Watched) -> None:
+    assert "PenstockNoWorker" not in alerts(watched.prometheus)
+
+    watched.platform.stop("worker")
+
+    until(lambda: alerts(watched.prometheus).get("PenstockNoWorker") == "firing", "the alert fires")
