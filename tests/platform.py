@@ -28,6 +28,7 @@ class Platform:
     url: str
     folder: Path
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+    metrics: dict[str, int] = field(default_factory=dict)  # ports, by process
 
     def run(self, *arguments: str) -> str:
         """One `penstock` command to its end; its standard output."""
@@ -45,10 +46,11 @@ class Platform:
 
     def start(self, name: str, *arguments: str) -> None:
         log = (self.folder / f"{name}.log").open("ab")
+        port = {"PENSTOCK_METRICS__PORT": str(self.metrics[name])} if name in self.metrics else {}
         with log:
             self.processes[name] = subprocess.Popen(
                 [sys.executable, "-m", "cli.main", name, *arguments],
-                env=self.environment,
+                env=self.environment | port,
                 stdout=log,
                 stderr=log,
             )
@@ -91,11 +93,17 @@ class Platform:
 
 @contextmanager
 def running_platform(
-    services: Services, folder: Path, *, processes: Sequence[str] = PROCESSES, **settings: str
+    services: Services,
+    folder: Path,
+    *,
+    processes: Sequence[str] = PROCESSES,
+    metrics: Mapping[str, int] | None = None,
+    **settings: str,
 ) -> Iterator[Platform]:
     """Migrated and ready; `settings` are further environment names without their prefix.
 
-    Without `processes` it is only migrated, and the caller starts what it wants.
+    Without `processes` it is only migrated, and the caller starts what it wants. `metrics` are the ports of
+    processes that show theirs.
     """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -103,7 +111,7 @@ def running_platform(
     url = f"http://127.0.0.1:{port}"
     environment = _environment(services.environment(), PENSTOCK_API__PORT=str(port), PENSTOCK_URL=url)
     environment |= {f"PENSTOCK_{name}": value for name, value in settings.items()}
-    platform = Platform(environment, url, folder)
+    platform = Platform(environment, url, folder, metrics=dict(metrics or {}))
     platform.run("migrate")
     try:
         for name in processes:

@@ -28,13 +28,11 @@ def watched(services: Services, tmp_path_factory: pytest.TempPathFactory) -> Ite
     """Five processes with a port each, jobs that ran, and Prometheus over all of it."""
     folder: Path = tmp_path_factory.mktemp("watched")
     ports = {name: free_port() for name in PROCESSES}
-    with running_platform(services, folder, processes=(), METRICS__LOOK_EVERY="1s") as platform:
-        for name, port in ports.items():
-            platform.environment["PENSTOCK_METRICS__PORT"] = str(port)
-            platform.start(name)
-        platform.wait_until_ready()
-        with running_prometheus(folder, {name: [port] for name, port in ports.items()}) as client:
-            yield Watched(platform, client)
+    with (
+        running_platform(services, folder, metrics=ports, METRICS__LOOK_EVERY="1s") as platform,
+        running_prometheus(folder, {name: [port] for name, port in ports.items()}) as client,
+    ):
+        yield Watched(platform, client)
 
 
 def run_jobs(platform: Platform) -> None:
@@ -72,11 +70,10 @@ def test_every_process_is_up_and_shows_what_it_did(watched: Watched) -> None:
     assert total(prometheus, 'penstock_refusals_total{code="not_found"}') >= 1
     assert total(prometheus, "penstock_engine_slots") == 8
     until(lambda: total(prometheus, 'penstock_workers{state="ready"}') == 1, "the worker is seen")
-    assert total(prometheus, "penstock_jobs_waiting") == 0
+    until(lambda: total(prometheus, "penstock_jobs_waiting") == 0, "nothing waits at the latest look")
     assert total(prometheus, "penstock_upkeep_leads") == 1
-    assert {sample["metric"]["process"] for sample in ask(prometheus, "penstock_build_info")} == set(
-        PROCESSES
-    )
+    builds = {sample["metric"]["process"] for sample in ask(prometheus, "penstock_build_info")}
+    assert builds == set(PROCESSES)
 
 
 def test_no_series_names_a_tenant_or_a_job(watched: Watched) -> None:

@@ -129,3 +129,9 @@ def test_a_database_out_of_reach_is_one_line_with_a_remedy(
 def test_migrating_twice_changes_nothing() -> None:
     assert run("migrate").endswith("nothing to do")
     assert run("migrate", "--check").endswith("nothing to do")
+
+
+def test_a_tenant_without_jobs_fills_no_queue() -> None:
+    run("tenants", "create", "acme")
+
+    assert rows("tenants", "load") == []
