@@ -123,14 +123,17 @@ def main() -> int:
     parser.add_argument("--idle", type=int, default=10_000, help="connections that wait")
     parser.add_argument("--requests", type=int, default=4000, help="polls per round")
     given = parser.parse_args()
-    with open_services() as services, tempfile.TemporaryDirectory() as folder:
-        with penstock(services, Path(folder)) as arm:
-            _some_finished(arm)
-            runs = {
-                "polls of finished jobs": partial(polls, arm, given.requests, known=False),
-                "polls that find nothing new": partial(polls, arm, given.requests, known=True),
-            }
-            found = measure.interleaved(given.rounds, runs)
+    with (
+        open_services() as services,
+        tempfile.TemporaryDirectory() as folder,
+        penstock(services, Path(folder)) as arm,
+    ):
+        _some_finished(arm)
+        runs = {
+            "polls of finished jobs": partial(polls, arm, given.requests, known=False),
+            "polls that find nothing new": partial(polls, arm, given.requests, known=True),
+        }
+        found = measure.interleaved(given.rounds, runs)
     rows = [Figure(f"{name} per second", tuple(one["rate"]), "1/s") for name, one in found.items()]
     rows += [Figure(f"{name}: CPU", tuple(one["cpu_us"]), "µs") for name, one in found.items()]
     with (

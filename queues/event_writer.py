@@ -83,6 +83,7 @@ class EventWriter:
         self._held = 0
         self._down = False
         self._closing = False
+        self._next_flush = 0.0
         self._something = asyncio.Event()
         self._hurry = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -142,11 +143,14 @@ class EventWriter:
     async def _run(self) -> None:
         while not (self._closing and not self._buffer):
             await self._something.wait()
-            # The bound on what one flush gathers: a timer, or a buffer that is big already.
+            # The first event after a silence leaves at once, and what follows gathers until its time, or
+            # until it is much already.
             with suppress(TimeoutError):
-                async with asyncio.timeout(_PAUSE_WHILE_DOWN if self._down else self._flush_every):
+                async with asyncio.timeout_at(self._next_flush):
                     await self._hurry.wait()
             await self.flush()
+            pause = _PAUSE_WHILE_DOWN if self._down else self._flush_every
+            self._next_flush = asyncio.get_running_loop().time() + pause
 
     async def flush(self) -> None:
         """Sends what is buffered now, rather than at its time."""

@@ -47,13 +47,14 @@ class Relay:
         self._alive_within = 3 * settings.worker.heartbeat
         self._rules = Rules.of(settings.order)
         self._shares: defaultdict[str, Shares] = defaultdict(Shares)
+        self._is_unfinished = False  # one round was not enough
         self._gauge = Gauge(redis, settings.broker.namespace)
 
     async def run(self) -> None:
         """Until cancelled. What the broker or the database refuses is tried again."""
         while True:
             try:
-                while await self.release():
+                while await self.release() and self._is_unfinished:
                     pass
             except (BrokerUnavailable, StoreUnavailable) as error:
                 logger.warning("release_delayed", reason=str(error))
@@ -72,9 +73,16 @@ class Relay:
             return 0
         async with self._database.begin() as connection:
             rows = await self._candidates(connection, allowed.lanes)
-            confirmed = await self._publish(self._choose(rows, allowed))
+            chosen = self._choose(rows, allowed)
+            confirmed = await self._publish(chosen)
             await outbox.mark_released(connection, [(e.id, e.generation) for e in confirmed])
         self._gauge.count(confirmed)
+        # Otherwise everything was released that may be, and whoever changes that rings.
+        self._is_unfinished = (
+            len(chosen) >= self._settings.window
+            or len(confirmed) < len(chosen)
+            or len(allowed.lanes) >= _LANES_PER_ROUND
+        )
         return len(confirmed)
 
     async def _promote_scheduled(self) -> None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import Table, delete, insert, literal, select
+from sqlalchemy import FromClause, Insert, Table, delete, insert, literal, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from models.dialect import Now
@@ -34,18 +34,24 @@ async def record(connection: AsyncConnection, job_ids: Sequence[str], reason: st
 
     The worker is that of the attempt: a job that waits again keeps the name of the one that lost it.
     """
-    if not job_ids:
-        return
-    now_standing = select(
-        _jobs.c.id,
-        _jobs.c.version,
+    if job_ids:
+        standing = select(_jobs).where(Among(_jobs.c.id, job_ids)).subquery("standing")
+        await connection.execute(noting(standing, reason))
+
+
+def noting(moved: FromClause, reason: str | None = None) -> Insert:
+    """The statement behind `record`, for one that moved jobs and returns their rows as `moved`."""
+    columns = moved.c
+    change = select(
+        columns.id,
+        columns.version,
         Now(),
-        _jobs.c.status,
-        _jobs.c.attempt,
-        _jobs.c.worker,
+        columns.status,
+        columns.attempt,
+        columns.worker,
         literal(reason, _changes.c.reason.type),
-    ).where(Among(_jobs.c.id, job_ids))
-    await connection.execute(insert(_changes).from_select([c.name for c in _changes.c], now_standing))
+    )
+    return insert(_changes).from_select([c.name for c in _changes.c], change)
 
 
 async def timeline(connection: AsyncConnection, tenant_id: str, job_id: str) -> list[Change] | None:
