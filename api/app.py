@@ -16,8 +16,10 @@ from api.routes import (
     events,
     health,
     jobs,
+    limits_admin,
     models_admin,
     submission,
+    usage,
     webhook_deliveries,
     webhook_endpoints,
 )
@@ -94,6 +96,8 @@ def create_app(
         webhook_deliveries.router,
         dead_letters.router,
         models_admin.router,
+        limits_admin.router,
+        usage.router,
         health.router,
     ):
         app.include_router(router)

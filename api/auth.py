@@ -7,11 +7,13 @@ from datetime import timedelta
 from typing import Final
 
 from pydantic import SecretStr
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from core.clock import Clock
 from core.errors import Forbidden, StoreUnavailable, Unauthenticated
 from models.dialect import Database
 from models.keys import is_secret_of, parse_key
+from models.limits import NO_BOUNDS, Bounds
 from models.repositories import access
 from models.repositories.access import KeyRow
 from models.service_class import ServiceClass
@@ -29,6 +31,7 @@ class Caller:
     key_id: str
     scopes: frozenset[str]
     max_class: ServiceClass
+    bounds: Bounds = NO_BOUNDS
 
     def require(self, scope: str) -> None:
         if scope not in self.scopes:
@@ -38,12 +41,22 @@ class Caller:
 class KeyRing:
     """One look-up per key and `fresh`, however many requests carry it."""
 
-    def __init__(self, database: Database, clock: Clock, *, pepper: SecretStr, fresh: timedelta) -> None:
+    def __init__(
+        self,
+        database: Database,
+        clock: Clock,
+        *,
+        pepper: SecretStr,
+        fresh: timedelta,
+        defaults: Bounds = NO_BOUNDS,
+    ) -> None:
         self._database = database
         self._clock = clock
         self._pepper = pepper
         self._fresh = fresh.total_seconds()
         self._known: OrderedDict[str, tuple[KeyRow, float]] = OrderedDict()
+        self._bounds: dict[str, Bounds] = {}
+        self._defaults = defaults
         self._asked: dict[str, asyncio.Task[KeyRow | None]] = {}
 
     async def verify(self, authorization: str | None) -> Caller:
@@ -56,7 +69,8 @@ class KeyRing:
         row = await self._find(key_id)
         if row is None or not is_secret_of(row, secret, self._pepper) or self._is_over(row):
             raise Unauthenticated("This API key is unknown, expired or revoked.")
-        return Caller(row.tenant_id, row.id, frozenset(row.scopes), ServiceClass(row.max_class))
+        scopes, best = frozenset(row.scopes), ServiceClass(row.max_class)
+        return Caller(row.tenant_id, row.id, scopes, best, self._bounds.get(row.id, NO_BOUNDS))
 
     def _is_over(self, row: KeyRow) -> bool:
         return row.expires_at is not None and row.expires_at <= self._clock.now()
@@ -83,9 +97,19 @@ class KeyRing:
     async def _ask(self, key_id: str) -> KeyRow | None:
         async with self._database.read() as connection:
             row = await access.find_key(connection, key_id)
+            bounds = await self._bounds_of(connection, row)
         self._known.pop(key_id, None)
+        self._bounds.pop(key_id, None)
         if row is not None:
             self._known[key_id] = (row, self._clock.monotonic())
+            self._bounds[key_id] = bounds
             if len(self._known) > _REMEMBERED:
-                self._known.popitem(last=False)
+                forgotten, _ = self._known.popitem(last=False)
+                self._bounds.pop(forgotten, None)
         return row
+
+    async def _bounds_of(self, connection: AsyncConnection, row: KeyRow | None) -> Bounds:
+        if row is None:
+            return NO_BOUNDS
+        found = await access.bounds(connection, tenant_id=row.tenant_id, key_id=row.id)
+        return Bounds(found.tenant.over(self._defaults.tenant), found.key.over(self._defaults.key))

@@ -7,6 +7,7 @@ from fastapi import Depends, Request
 from redis.asyncio import Redis
 
 from api.auth import Caller, KeyRing
+from api.limits import Door, default_bounds
 from core.clock import Clock
 from core.settings import Settings
 from models.catalogue import Catalogue
@@ -17,6 +18,8 @@ from queues.event_reader import EventReader
 from queues.event_writer import EventWriter
 from queues.hot_jobs import HotJobs
 from queues.job_reader import JobReader
+from queues.limits.quota import Quota
+from queues.limits.rates import RateLimits
 from queues.prompts import PromptMeter
 from queues.submission import Submission
 from queues.targets import Targets
@@ -33,6 +36,7 @@ class Parts:
     redis: Redis
     catalogue: Catalogue
     keys: KeyRing
+    door: Door
     meter: PromptMeter
     submission: Submission
     hot: HotJobs
@@ -54,7 +58,18 @@ def assemble(
         database=database,
         redis=redis,
         catalogue=catalogue,
-        keys=KeyRing(database, clock, pepper=settings.api.pepper, fresh=settings.api.key_cache),
+        keys=KeyRing(
+            database,
+            clock,
+            pepper=settings.api.pepper,
+            fresh=settings.api.key_cache,
+            defaults=default_bounds(settings),
+        ),
+        door=Door(
+            settings,
+            RateLimits(redis, namespace=namespace, settings=settings.limits),
+            Quota(database, clock),
+        ),
         meter=PromptMeter(),
         submission=Submission(database, max_queued=settings.api.max_queued),
         hot=hot,

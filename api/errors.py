@@ -32,6 +32,7 @@ STATUS: Final[dict[type[PenstockError], int]] = {
     errors.Conflict: 409,
     errors.IdempotencyMismatch: 422,
     errors.QueueFull: 429,
+    errors.LimitReached: 429,
     errors.Unavailable: 503,
     errors.EngineFailure: 502,
     errors.EngineUnavailable: 503,

@@ -7,7 +7,7 @@ from typing import Any, Final
 from api.auth import Caller
 from api.dependencies import Parts
 from api.schemas.job_create import JobCreate
-from core.errors import IdempotencyMismatch, InvalidField
+from core.errors import IdempotencyMismatch, InvalidField, RateLimited
 from core.ids import new_id
 from models.lifecycle import Status
 from models.repositories.submission import NewJob, Reception
@@ -31,7 +31,7 @@ class Intake:
 async def prepare(
     parts: Parts, caller: Caller, wanted: JobCreate, document: dict[str, Any], *, key: str | None
 ) -> NewJob:
-    """Everything that is checked before the job exists. Raises `InvalidField`."""
+    """Everything that is checked before the job exists. Raises `InvalidField` and `LimitReached`."""
     now = parts.clock.now()
     model = parts.catalogue.get(wanted.model)
     _check_times(wanted, now)
@@ -40,15 +40,22 @@ async def prepare(
     asked = _asked(document)
     demand = await parts.meter.measure(model, asked)
     asked["max_tokens"] = demand.max_tokens
+    weight = parts.door.weigh(
+        caller,
+        prompt_tokens=demand.prompt_tokens,
+        max_tokens=demand.max_tokens,
+        service_class=clamp(wanted.service_class, caller.max_class),
+    )
+    await parts.door.admit(caller, tokens=weight.cost)
     starts = wanted.not_before if wanted.not_before and wanted.not_before > now else None
     wait = timedelta(milliseconds=wanted.max_wait_ms) if wanted.max_wait_ms else None
     return NewJob(
         id=new_id("job"),
         tenant_id=caller.tenant_id,
         model=model.name,
-        service_class=clamp(wanted.service_class, caller.max_class).value,
+        service_class=weight.service_class.value,
         priority=wanted.priority,
-        cost=demand.cost,
+        cost=weight.cost,
         fingerprint=fingerprint(document),
         request=asked,
         created_at=now,
@@ -62,6 +69,9 @@ async def prepare(
         tags=tuple(wanted.tags),
         idempotency_key=key,
         webhook=wanted.webhook.model_dump() if wanted.webhook else None,
+        key_id=caller.key_id,
+        most_of_tenant=caller.bounds.tenant.concurrent_jobs or 0,
+        most_of_key=caller.bounds.key.concurrent_jobs or 0,
     )
 
 
@@ -105,6 +115,10 @@ async def receive(parts: Parts, job: NewJob, *, is_repeat: bool = False) -> Inta
             return Intake(await parts.reader.read(job.tenant_id, receipt.job_id), is_new=False)
         case Reception.MISMATCH:
             raise IdempotencyMismatch("This Idempotency-Key was used with another body; use a new key.")
+        case Reception.CROWDED:
+            raise RateLimited(
+                "As many jobs of this tenant or key are unfinished as may be at once; wait until one ends."
+            )
 
 
 def as_view(job: NewJob) -> JobView:

@@ -9,6 +9,7 @@ import structlog
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from api import standings
 from api.errors import describe
 from api.meter import count_refusal
 from core.errors import BodyTooLarge
@@ -33,13 +34,16 @@ class RequestContext:
             return
         request_id = _given_id(scope) or new_id("req")
         scope["penstock_request_id"] = request_id
+        noted = standings.begin(_claimed_complexity(scope))
         started = False
 
         async def send_with_id(message: Message) -> None:
             nonlocal started
             if message["type"] == "http.response.start":
                 started = True
-                MutableHeaders(scope=message)["X-Request-Id"] = request_id
+                headers = MutableHeaders(scope=message)
+                headers["X-Request-Id"] = request_id
+                headers.update(standings.headers(noted))
             await send(message)
 
         with structlog.contextvars.bound_contextvars(request_id=request_id):
@@ -50,6 +54,14 @@ class RequestContext:
                 if started:
                     raise
                 await _send_bare_problem(send_with_id, error, request_id)
+
+
+def _claimed_complexity(scope: Scope) -> str | None:
+    for name, value in scope["headers"]:
+        if name == b"x-request-complexity":
+            claimed: str = value[:32].decode("latin-1")
+            return claimed
+    return None
 
 
 def _given_id(scope: Scope) -> str | None:

@@ -7,7 +7,15 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
-from api.schemas import admin_read, job_create, job_read, webhook_create, webhook_read
+from api.schemas import (
+    admin_read,
+    job_create,
+    job_read,
+    limits_change,
+    usage_read,
+    webhook_create,
+    webhook_read,
+)
 
 _REF: Final = "#/components/schemas/{model}"
 _MODELS: Final[list[tuple[type[BaseModel], JsonSchemaMode]]] = [
@@ -30,6 +38,9 @@ _MODELS: Final[list[tuple[type[BaseModel], JsonSchemaMode]]] = [
     (job_read.ProblemRead, "serialization"),
     (job_read.HealthRead, "serialization"),
     (job_read.ReadyRead, "serialization"),
+    (usage_read.UsageRead, "serialization"),
+    (usage_read.LimitsRead, "serialization"),
+    (limits_change.LimitsChange, "validation"),
     (admin_read.TimelineRead, "serialization"),
     (admin_read.DeadLetterRead, "serialization"),
     (admin_read.DeadLetterHistory, "serialization"),
@@ -59,10 +70,32 @@ _HEADERS: Final = {
     ),
     "Preference-Applied": _header("The wait that was honoured.", _TEXT),
     "Idempotency-Replayed": _header("true: an earlier job answers.", {"type": "string", "enum": ["true"]}),
+    "X-Request-Complexity-Applied": _header(
+        "What the request was taken for.", {"type": "string", "enum": ["low", "medium", "high"]}
+    ),
+    "RateLimit-Policy": _header("Each limit: its name, quota q and window w in seconds.", _TEXT),
+    "RateLimit": _header("Each limit: what remains, and the seconds t until all of it is back.", _TEXT),
+    "x-ratelimit-limit-requests": _header("Requests a minute, of the tightest limit.", _COUNT),
+    "x-ratelimit-remaining-requests": _header("Requests that remain.", _COUNT),
+    "x-ratelimit-reset-requests": _header("Time until all are back, for example 6m0s.", _TEXT),
+    "x-ratelimit-limit-tokens": _header("Tokens a minute, of the tightest limit.", _COUNT),
+    "x-ratelimit-remaining-tokens": _header("Tokens that remain.", _COUNT),
+    "x-ratelimit-reset-tokens": _header("Time until all are back, for example 6m0s.", _TEXT),
     "WWW-Authenticate": _header("The scheme to use.", _TEXT, required=True),
 }
 JOB_HEADERS: Final = ("X-Job-Id", "X-Degradation-Level", "ETag")
-_SUBMITTED: Final = ("Location", "Preference-Applied", "Idempotency-Replayed")
+LIMIT_HEADERS: Final = (
+    "RateLimit-Policy",
+    "RateLimit",
+    "x-ratelimit-limit-requests",
+    "x-ratelimit-remaining-requests",
+    "x-ratelimit-reset-requests",
+    "x-ratelimit-limit-tokens",
+    "x-ratelimit-remaining-tokens",
+    "x-ratelimit-reset-tokens",
+)
+COUNTED: Final = ("X-Request-Complexity-Applied", *LIMIT_HEADERS)
+_SUBMITTED: Final = ("Location", "Preference-Applied", "Idempotency-Replayed", *COUNTED)
 _PROBLEMS: Final = {
     400: "The body is not JSON.",
     401: "No API key, or one that is not valid.",
@@ -122,6 +155,14 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return found
 
 
+def counted_problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The error answers of a route that counts against limits: any may say where the caller stands."""
+    found = problems(*statuses, 429)
+    for answer_ in found.values():
+        answer_["headers"] |= {name: _HEADERS[name] for name in COUNTED}
+    return found
+
+
 def body(schema: str) -> dict[str, Any]:
     """For routes that read their body themselves, after they know the caller."""
     return {"requestBody": {"required": True, "content": content(schema)}}
@@ -146,6 +187,11 @@ RETRY_COUNT: Final = header("x-stainless-retry-count", "More than 0: a retry of 
 PREFER: Final = header("Prefer", "wait=N: answer when the job is finished, or after N (1 to 60) seconds.")
 IF_NONE_MATCH: Final = header("If-None-Match", "An ETag: 304 while the job's version is the same.")
 LAST_EVENT_ID: Final = header("Last-Event-ID", "Go on after this event.")
+COMPLEXITY: Final = header(
+    "X-Request-Complexity",
+    "How heavy the caller takes the request to be; its tokens count whatever is said.",
+    {"type": "string", "enum": ["low", "medium", "high", "auto"]},
+)
 NO_KEY: Final[dict[str, Any]] = {"security": []}
 
 

@@ -1,8 +1,8 @@
 """What the commands about tenants and keys do in the database."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import timedelta
 from typing import Any
 
@@ -16,6 +16,7 @@ from core.ids import new_id
 from core.settings import Settings, load_settings, parse_duration
 from models.dialect import open_database
 from models.keys import SCOPES, new_key, parse_key
+from models.limits import NO_LIMITS
 from models.repositories import access, overview
 from models.repositories.access import KeyRow, TenantRow
 from models.service_class import ServiceClass
@@ -107,6 +108,27 @@ async def rotate_key(key: str, overlap: str) -> dict[str, Any]:
         end = now + kept
         await access.expire_key(connection, old.id, min(end, old.expires_at or end))
     return {**_shown(row), "key": clear, "replaces": old.id}
+
+
+async def limit_tenant(tenant: str, changes: Mapping[str, Any], *, reset: bool) -> dict[str, Any]:
+    async with _transaction() as (connection, _):
+        return await _limit(connection, (await _tenant(connection, tenant)).id, changes, reset=reset)
+
+
+async def limit_key(key: str, changes: Mapping[str, Any], *, reset: bool) -> dict[str, Any]:
+    async with _transaction() as (connection, _):
+        return await _limit(connection, (await _key(connection, key)).id, changes, reset=reset)
+
+
+async def _limit(
+    connection: AsyncConnection, owner: str, changes: Mapping[str, Any], *, reset: bool
+) -> dict[str, Any]:
+    """Without a change it only says what was set."""
+    before = (await access.limits(connection, [owner])).get(owner, NO_LIMITS)
+    after = replace(NO_LIMITS if reset else before, **changes)
+    if after != before:
+        await access.set_limits(connection, owner, after)
+    return {"owner": owner, **after.document()}
 
 
 @asynccontextmanager

@@ -5,7 +5,7 @@ from typing import Annotated, Final
 
 import typer
 
-from cli import access, dead_letters, jobs, models_admin, processes, webhooks
+from cli import access, dead_letters, jobs, limits, models_admin, processes, webhooks
 from core.errors import ConfigurationMistake, PenstockError
 
 app = typer.Typer(
@@ -17,6 +17,7 @@ app = typer.Typer(
 )
 app.add_typer(processes.app)
 app.add_typer(jobs.app)
+app.add_typer(limits.app)
 app.add_typer(access.tenants, name="tenants")
 app.add_typer(access.keys, name="keys")
 app.add_typer(webhooks.app, name="webhooks")

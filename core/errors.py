@@ -14,6 +14,9 @@ PenstockError
 │   └── NotFinished           not yet
 ├── IdempotencyMismatch       the same Idempotency-Key with another body
 ├── QueueFull                 admission asks the caller to slow down
+├── LimitReached              the caller used what it may use
+│   ├── RateLimited           for this minute, or at once
+│   └── QuotaExhausted        for this day
 ├── Unavailable               a dependency is down or we are draining
 │   ├── OutboxFull            the cap on waiting jobs is reached
 │   ├── StoreUnavailable      PostgreSQL (or the SQLite file)
@@ -94,6 +97,22 @@ class IdempotencyMismatch(PenstockError):
 class QueueFull(PenstockError):
     code = "queue_full"
     retryable = True
+
+
+class LimitReached(PenstockError):
+    """`standings` say where the caller stands under each limit, for those who show it."""
+
+    code = "rate_limited"
+    retryable = True
+    standings: tuple[object, ...] = ()
+
+
+class RateLimited(LimitReached):
+    code = "rate_limited"
+
+
+class QuotaExhausted(LimitReached):
+    code = "quota_exhausted"
 
 
 class Unavailable(PenstockError):

@@ -10,13 +10,14 @@ from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
-from typing import Annotated, Final, Self
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
+    NonNegativeInt,
     PositiveInt,
     SecretStr,
     ValidationError,
@@ -42,6 +43,7 @@ def parse_duration(value: object) -> object:
     return value
 
 
+ServiceClassName = Literal["premium", "standard", "bulk"]
 Duration = Annotated[timedelta, BeforeValidator(parse_duration)]
 
 
@@ -194,6 +196,9 @@ class UpkeepSettings(Group):
     retention: Duration = Field(
         default=timedelta(days=7), description="How long finished jobs are kept when nobody asked otherwise."
     )
+    usage_retention: Duration = Field(
+        default=timedelta(days=400), description="How long the sums of what was used are kept."
+    )
     retention_chunk: PositiveInt = Field(default=500, description="Jobs deleted in one transaction.")
 
 
@@ -273,6 +278,52 @@ class ApiSettings(Group):
     drain: Duration = Field(default=timedelta(seconds=20), description="SIGTERM: requests may finish.")
 
 
+class DefaultLimits(Group):
+    """What counts where nothing was set for the owner; 0 is no bound."""
+
+    requests_per_minute: NonNegativeInt = Field(default=0, description="Submissions in any minute.")
+    tokens_per_minute: NonNegativeInt = Field(
+        default=0, description="Tokens in any minute: of the prompt, and of the longest answer asked for."
+    )
+    tokens_per_day: NonNegativeInt = Field(
+        default=0, description="Tokens of finished jobs in a day that begins at 00:00 UTC."
+    )
+    concurrent_jobs: NonNegativeInt = Field(default=0, description="Jobs that are queued or run at once.")
+
+
+class LimitSettings(Group):
+    tenant: DefaultLimits = DefaultLimits()
+    key: DefaultLimits = DefaultLimits()
+    redis_timeout: Duration = Field(
+        default=timedelta(milliseconds=250),
+        description="Longest wait for the shared counters; then each process counts for itself.",
+    )
+
+
+class ComplexitySettings(Group):
+    medium_input: NonNegativeInt = Field(
+        default=512, description="Prompt tokens above which a request is medium."
+    )
+    medium_output: NonNegativeInt = Field(
+        default=256, description="Answer tokens above which a request is medium."
+    )
+    high_input: NonNegativeInt = Field(
+        default=2048, description="A request is high above these prompt tokens and `high_output`."
+    )
+    high_output: NonNegativeInt = Field(
+        default=512, description="A request is high above these answer tokens and `high_input`."
+    )
+    high_weight: float = Field(
+        default=2.0, ge=1, le=100, description="What a token of a high request counts in shares and limits."
+    )
+    high_class: ServiceClassName = Field(
+        default="premium", description="The best class that a high request may use."
+    )
+    beyond_ceiling: ServiceClassName = Field(
+        default="bulk", description="The best class of a request that is heavier than its key may ask."
+    )
+
+
 class FlowerSettings(Group):
     python: Path = Field(
         default=Path(".venv-flower/bin/python"), description="Interpreter of the environment with Flower."
@@ -332,6 +383,8 @@ class Settings(BaseSettings):
     upkeep: UpkeepSettings = UpkeepSettings()
     webhooks: WebhookSettings = WebhookSettings()
     api: ApiSettings = ApiSettings()
+    limits: LimitSettings = LimitSettings()
+    complexity: ComplexitySettings = ComplexitySettings()
     flower: FlowerSettings = FlowerSettings()
     log: LogSettings = LogSettings()
     metrics: MetricsSettings = MetricsSettings()

@@ -163,6 +163,11 @@ class Database:
         await self.engine.dispose()
 
 
+def insert_into(connection: AsyncConnection, table: Table) -> "postgresql.Insert | sqlite.Insert":
+    """The same as `Database.insert`, where only a connection is at hand."""
+    return sqlite.insert(table) if connection.dialect.name == "sqlite" else postgresql.insert(table)
+
+
 def ring_after_commit(connection: AsyncConnection, bell: str) -> None:
     """For a statement that makes work for somebody; the bell stays silent when its transaction fails."""
     connection.info.setdefault(_BELLS, set()).add(bell)

@@ -1,10 +1,11 @@
 """Every table. Narrow rows where they change often; wide ones where they are written once."""
 
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any
 
 from sqlalchemy import (
     JSON,
+    BigInteger,
     ForeignKey,
     Index,
     Integer,
@@ -64,6 +65,33 @@ class ApiKey(Base):
     revoked_at: Mapped[datetime | None]
 
 
+class OwnerLimits(Base):
+    """What a tenant or a key may use, where somebody set it; without a row the defaults count."""
+
+    __tablename__ = "owner_limits"
+
+    owner: Mapped[str] = mapped_column(_ID, primary_key=True)
+    limits: Mapped[dict[str, Any]] = mapped_column(JSON)
+    changed_at: Mapped[datetime]
+
+
+class Usage(Base):
+    """Sums of what finished jobs used. No foreign keys: what was used stays when its key is gone."""
+
+    __tablename__ = "usage"
+
+    tenant_id: Mapped[str] = mapped_column(_ID, primary_key=True)
+    day: Mapped[date] = mapped_column(primary_key=True)
+    key_id: Mapped[str] = mapped_column(_ID, primary_key=True)
+    model: Mapped[str] = mapped_column(_NAME, primary_key=True)
+    service_class: Mapped[str] = mapped_column(String(16), primary_key=True)
+    jobs: Mapped[int] = mapped_column(BigInteger)
+    degraded: Mapped[int] = mapped_column(BigInteger)
+    prompt_tokens: Mapped[int] = mapped_column(BigInteger)
+    cached_tokens: Mapped[int] = mapped_column(BigInteger)
+    completion_tokens: Mapped[int] = mapped_column(BigInteger)
+
+
 class Job(Base):
     """What changes while a job lives. `attempt` is the fencing token; `generation` dates its messages."""
 
@@ -93,6 +121,7 @@ class Job(Base):
     worker: Mapped[str | None] = mapped_column(_NAME)
     batch_id: Mapped[str | None] = mapped_column(_ID)
     retry_of: Mapped[str | None] = mapped_column(_ID)
+    key_id: Mapped[str | None] = mapped_column(_ID)  # whose usage it is
     fingerprint: Mapped[str] = mapped_column(String(32))
     trace: Mapped[str | None] = mapped_column(String(64))  # W3C traceparent, where tracing is on
 

@@ -11,7 +11,7 @@ from redis.exceptions import RedisError
 
 from core.settings import RedisSettings
 
-__all__ = ["REDIS_DOWN", "Redis", "open_redis"]
+__all__ = ["REDIS_DOWN", "Redis", "is_in_process", "open_redis"]
 
 # What a command raises when Redis is out of reach; `OSError` covers refused and reset connections.
 REDIS_DOWN: Final = (RedisError, OSError, TimeoutError)
@@ -40,6 +40,11 @@ def open_redis(settings: RedisSettings, namespace: str) -> Redis:
         client_name=namespace,
     )
     return Redis.from_pool(pool)
+
+
+def is_in_process(redis: Redis) -> bool:
+    """True for the embedded profile's: nothing outside this process sees it."""
+    return isinstance(redis, FakeAsyncRedis)
 
 
 def _shared_server(namespace: str) -> FakeServer:

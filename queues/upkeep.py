@@ -11,7 +11,7 @@ from core.logs import get_logger
 from core.settings import Settings
 from models.dialect import Database, Leadership, open_database
 from models.lifecycle import Status, attempts_left
-from models.repositories import dead_letters, execution, fleet, jobs, outbox
+from models.repositories import dead_letters, execution, fleet, jobs, outbox, usage
 from models.repositories.execution import Ending, LostLease
 from models.views import JobView
 from queues.event_writer import EventWriter
@@ -203,6 +203,8 @@ class Upkeep:
     async def forget(self) -> int:
         """Finished jobs that were kept long enough, in small chunks; the number of them."""
         total = 0
+        async with self._database.begin() as connection:
+            await usage.forget(connection, before=(datetime.now(UTC) - self._settings.usage_retention).date())
         while True:
             async with self._database.begin() as connection:
                 gone = await jobs.forget(connection, limit=self._settings.retention_chunk)

@@ -170,6 +170,9 @@ def client_of(app: FastAPI, headers: dict[str, str]) -> httpx.AsyncClient:
 _OUR_HEADERS = {
     "x-request-id", "x-job-id", "x-degradation-level", "etag", "location", "retry-after",
     "preference-applied", "idempotency-replayed", "www-authenticate",
+    "x-request-complexity-applied", "ratelimit-policy", "ratelimit", "x-ratelimit-limit-requests",
+    "x-ratelimit-remaining-requests", "x-ratelimit-reset-requests", "x-ratelimit-limit-tokens",
+    "x-ratelimit-remaining-tokens", "x-ratelimit-reset-tokens",
 }  # fmt: skip
 
 

@@ -35,10 +35,15 @@ _BREATH: Final = 25  # items that are checked before other requests get their tu
     summary="Submit one prompt",
     operation_id="submit_job",
     status_code=202,
-    responses={**openapi.submitted_answers(), **openapi.problems(400, 413, 422)},
+    responses={**openapi.submitted_answers(), **openapi.counted_problems(400, 413, 422)},
     openapi_extra={
         **openapi.body("JobCreate"),
-        "parameters": [openapi.IDEMPOTENCY_KEY, openapi.RETRY_COUNT, openapi.PREFER],
+        "parameters": [
+            openapi.IDEMPOTENCY_KEY,
+            openapi.RETRY_COUNT,
+            openapi.PREFER,
+            openapi.COMPLEXITY,
+        ],
     },
 )
 async def submit(request: Request, caller: JobsCaller) -> Response:
@@ -62,12 +67,15 @@ async def _answer(request: Request, intake: Intake) -> Response:
     summary="Submit up to 1,000 prompts, each with its own outcome",
     operation_id="submit_jobs_in_bulk",
     responses={
-        200: openapi.answer("The outcomes, in the order given.", "BulkRead"),
-        **openapi.problems(400, 413, 422),
+        200: openapi.answer("The outcomes, in the order given.", "BulkRead", *openapi.COUNTED),
+        **openapi.counted_problems(400, 413, 422),
     },
     openapi_extra={
         **openapi.body("BulkCreate"),
-        "parameters": [openapi.IDEMPOTENCY_KEY | {"description": "Item n is submitted under key#n."}],
+        "parameters": [
+            openapi.IDEMPOTENCY_KEY | {"description": "Item n is submitted under key#n."},
+            openapi.COMPLEXITY,
+        ],
     },
 )
 async def submit_in_bulk(request: Request, caller: JobsCaller) -> Response:
@@ -126,8 +134,8 @@ def _outcome(request: Request, index: int, outcome: Intake | BaseException) -> d
     summary="Submit a finished job again",
     operation_id="retry_job",
     status_code=202,
-    responses={**openapi.submitted_answers(), **openapi.problems(404, 409, 413, 422)},
-    openapi_extra={"parameters": [openapi.IDEMPOTENCY_KEY, openapi.PREFER]},
+    responses={**openapi.submitted_answers(), **openapi.counted_problems(404, 409, 413, 422)},
+    openapi_extra={"parameters": [openapi.IDEMPOTENCY_KEY, openapi.PREFER, openapi.COMPLEXITY]},
 )
 async def retry(request: Request, caller: JobsCaller, job_id: JobId) -> Response:
     parts = parts_of(request)

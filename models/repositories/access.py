@@ -1,5 +1,6 @@
 """Tenants and their API keys."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -7,11 +8,13 @@ from typing import Any, Final
 from sqlalchemy import Table, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from models.dialect import Database, Now
-from models.tables import ApiKey, Tenant
+from models.dialect import Database, Now, insert_into
+from models.limits import NO_LIMITS, Bounds, Limits
+from models.tables import ApiKey, OwnerLimits, Tenant
 
 _tenants: Final[Table] = Tenant.__table__  # type: ignore[assignment]
 _keys: Final[Table] = ApiKey.__table__  # type: ignore[assignment]
+_limits: Final[Table] = OwnerLimits.__table__  # type: ignore[assignment]
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +98,39 @@ async def find_key(connection: AsyncConnection, key_id: str) -> KeyRow | None:
     )
     row = (await connection.execute(statement)).one_or_none()
     return KeyRow(*row) if row else None
+
+
+async def bounds(connection: AsyncConnection, *, tenant_id: str, key_id: str) -> Bounds:
+    """What was set for a key and its tenant, without any defaults."""
+    found = await limits(connection, [tenant_id, key_id])
+    return Bounds(found.get(tenant_id, NO_LIMITS), found.get(key_id, NO_LIMITS))
+
+
+async def owner_exists(connection: AsyncConnection, owner: str) -> bool:
+    """A tenant, or a key."""
+    tenant = select(_tenants.c.id).where(_tenants.c.id == owner)
+    found = await connection.execute(tenant.union_all(select(_keys.c.id).where(_keys.c.id == owner)))
+    return found.first() is not None
+
+
+async def limits(connection: AsyncConnection, owners: Sequence[str] | None = None) -> dict[str, Limits]:
+    """By owner; those without any are missing. None asks for all."""
+    statement = select(_limits.c.owner, _limits.c.limits)
+    if owners is not None:
+        statement = statement.where(_limits.c.owner.in_(owners))
+    return {row.owner: Limits.from_document(row.limits) for row in await connection.execute(statement)}
+
+
+async def set_limits(connection: AsyncConnection, owner: str, wanted: Limits) -> None:
+    statement = insert_into(connection, _limits).values(
+        owner=owner, limits=wanted.document(), changed_at=Now()
+    )
+    new = statement.excluded
+    await connection.execute(
+        statement.on_conflict_do_update(
+            index_elements=["owner"], set_={"limits": new.limits, "changed_at": new.changed_at}
+        )
+    )
 
 
 async def revoke_key(connection: AsyncConnection, key_id: str) -> bool:

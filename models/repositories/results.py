@@ -8,7 +8,7 @@ from sqlalchemy import Table
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from models.dialect import insert_rows
-from models.repositories import changes, dead_letters, webhook_events
+from models.repositories import changes, dead_letters, usage, webhook_events
 from models.tables import Result
 
 _results: Final[Table] = Result.__table__  # type: ignore[assignment]
@@ -23,4 +23,7 @@ async def record_results(connection: AsyncConnection, rows: Sequence[dict[str, A
     for reason, job_ids in reasons.items():
         await changes.record(connection, job_ids, reason)
     await dead_letters.note(connection, reasons[dead_letters.CODE])
-    await webhook_events.tell(connection, {row["job_id"]: row for row in rows})
+    by_job = {row["job_id"]: row for row in rows}
+    await webhook_events.tell(connection, by_job)
+    # Last: the sums of a day are rows that many transactions wait for.
+    await usage.account(connection, by_job)

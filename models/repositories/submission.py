@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from models.dialect import Database, Now, insert_rows
 from models.lifecycle import Status
+from models.repositories import crowds
 from models.repositories.outbox import lane
 from models.tables import IdempotencyKey, Job, JobTag, Outbox, Payload
 
@@ -42,12 +43,17 @@ class NewJob:
     tags: tuple[str, ...] = ()
     idempotency_key: str | None = None
     webhook: dict[str, Any] | None = None
+    key_id: str | None = None
+    # The most jobs that its tenant, and its key, may have unfinished; 0 is no bound.
+    most_of_tenant: int = 0
+    most_of_key: int = 0
 
 
 class Reception(StrEnum):
     CREATED = "created"
     REPLAYED = "replayed"
     MISMATCH = "mismatch"
+    CROWDED = "crowded"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +71,12 @@ async def accept(database: Database, connection: AsyncConnection, jobs: Sequence
     created = [
         job for job, receipt in zip(jobs, receipts, strict=True) if receipt.reception is Reception.CREATED
     ]
-    await _insert(connection, created)
-    return receipts
+    refused = await crowds.too_many(connection, created)
+    await _insert(connection, [job for job in created if job.id not in refused])
+    return [
+        Receipt(Reception.CROWDED, receipt.job_id) if receipt.job_id in refused else receipt
+        for receipt in receipts
+    ]
 
 
 def _receipt(job: NewJob, known: dict[tuple[str, str], tuple[str, str]]) -> Receipt:
@@ -158,6 +168,7 @@ def _job_row(job: NewJob) -> dict[str, Any]:
         "batch_id": job.batch_id,
         "retry_of": job.retry_of,
         "fingerprint": job.fingerprint,
+        "key_id": job.key_id,
     }
 
 

@@ -1,0 +1,1 @@
+"""Rates, quotas and the weight of a request: who may use how much."""
