@@ -28,6 +28,7 @@ from core.logs import configure_logs
 from core.metrics import Process
 from core.metrics.port import open_port
 from core.settings import Settings, load_settings
+from core.tracing import start_tracing
 from models.catalogue import Catalogue, find_catalogue
 from models.dialect import Database, open_database
 from models.repositories.schema import latest_revision
@@ -41,6 +42,7 @@ def build_app() -> FastAPI:
     settings = load_settings()
     configure_logs(settings.log)
     open_port(settings.metrics, Process.API)
+    start_tracing(settings.tracing, Process.API)
     return open_app(settings, find_catalogue(settings))
 
 

@@ -11,10 +11,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api import standings
 from api.errors import describe
-from api.meter import count_refusal
+from api.meter import count_refusal, route_of
 from core.errors import BodyTooLarge
 from core.ids import new_id
 from core.logs import get_logger
+from core.tracing import tracing
 
 logger = get_logger(__name__)
 
@@ -48,7 +49,10 @@ class RequestContext:
 
         with structlog.contextvars.bound_contextvars(request_id=request_id):
             try:
-                await self._app(scope, receive, send_with_id)
+                with tracing().span("http", "server", parent=_given(scope, b"traceparent")) as span:
+                    await self._app(scope, receive, send_with_id)
+                    span.name(f"{scope['method']} {route_of(scope)}")
+                    span.note(request_id=request_id)
             except Exception as error:
                 logger.exception("request_failed", path=scope["path"], method=scope["method"])
                 if started:
@@ -62,6 +66,10 @@ def _claimed_complexity(scope: Scope) -> str | None:
             claimed: str = value[:32].decode("latin-1")
             return claimed
     return None
+
+
+def _given(scope: Scope, wanted: bytes) -> str | None:
+    return next((value.decode("latin-1") for name, value in scope["headers"] if name == wanted), None)
 
 
 def _given_id(scope: Scope) -> str | None:

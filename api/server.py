@@ -15,6 +15,7 @@ from core.logs import configure_logs
 from core.metrics import Process
 from core.metrics.port import open_port
 from core.settings import Settings
+from core.tracing import start_tracing
 from models.catalogue import find_catalogue, reread_catalogue
 
 
@@ -55,6 +56,7 @@ def serve(settings: Settings) -> None:
     """Returns after SIGTERM or SIGINT, when requests have ended or `api.drain` has passed."""
     configure_logs(settings.log)
     open_port(settings.metrics, Process.API)
+    start_tracing(settings.tracing, Process.API)
     app = open_app(settings, find_catalogue(settings))
     server = make_server(settings, app)
     spare_long_lived()

@@ -159,9 +159,11 @@ def _settings(*, show_metrics_of: str | None = None) -> Settings:
     from core.logs import configure_logs
     from core.metrics.port import open_port
     from core.settings import load_settings
+    from core.tracing import start_tracing
 
     settings = load_settings()
     configure_logs(settings.log)
     if show_metrics_of is not None:
         open_port(settings.metrics, show_metrics_of)
+        start_tracing(settings.tracing, show_metrics_of)
     return settings

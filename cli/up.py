@@ -22,6 +22,7 @@ from core.ids import new_id
 from core.logs import configure_logs, get_logger
 from core.metrics.port import UP, open_port
 from core.settings import Settings, load_settings
+from core.tracing import start_tracing
 from models.catalogue import Catalogue, find_catalogue
 from models.dialect import Database, open_database
 from models.keys import SCOPES, new_key
@@ -55,6 +56,7 @@ def run_up(*, port: int, data_dir: Path) -> None:
     settings = embedded_settings(port=port, data_dir=data_dir)
     configure_logs(settings.log)
     open_port(settings.metrics, UP)
+    start_tracing(settings.tracing, UP)
     catalogue = find_catalogue(settings)
     listener = _listen(settings.api.host, port)
     upgrade(settings.database)

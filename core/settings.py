@@ -368,6 +368,22 @@ class MetricsSettings(Group):
     )
 
 
+class TracingSettings(Group):
+    enabled: bool = Field(
+        default=False, description="Send OpenTelemetry traces; needs the extra penstock[tracing]."
+    )
+    endpoint: str = Field(
+        default="http://127.0.0.1:4318", description="An OTLP collector's HTTP address, before /v1/traces."
+    )
+    authorization: SecretStr | None = Field(
+        default=None, description="Authorization header for the collector."
+    )
+    sample: float = Field(
+        default=1.0, ge=0, le=1, description="Part of the jobs that are traced; a caller's own trace decides."
+    )
+    timeout: Duration = Field(default=timedelta(seconds=5), description="Longest time to send spans.")
+
+
 class Settings(BaseSettings):
     model_config = SettingsConfigDict(
         env_prefix=PREFIX, env_nested_delimiter="__", frozen=True, extra="forbid"
@@ -388,6 +404,7 @@ class Settings(BaseSettings):
     flower: FlowerSettings = FlowerSettings()
     log: LogSettings = LogSettings()
     metrics: MetricsSettings = MetricsSettings()
+    tracing: TracingSettings = TracingSettings()
     bootstrap_key: SecretStr | None = Field(
         default=None, description="The development key that `penstock up` creates; unset: a random one."
     )

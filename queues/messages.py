@@ -27,6 +27,7 @@ class JobEnvelope:
     `cost` and `prefix_tokens` are tokens, `arrived` and `deadline` are seconds since the epoch, `priority`
     goes from 0 to 9 (first), `backlog` is how many tokens of its class waited when it was released.
     `attempts` counts those made so far, and `strikes` those of them under which an engine died or hung.
+    `trace` is the `traceparent` that the run continues.
     """
 
     id: str
@@ -43,6 +44,7 @@ class JobEnvelope:
     backlog: int = 0
     attempts: int = 0
     strikes: int = 0
+    trace: str | None = None
     schema: int = SCHEMA
 
 
@@ -96,6 +98,8 @@ def encode(envelope: Envelope) -> TaskMessage:
         "origin": f"relay{os.getpid()}@{_HOST}",
         "ignore_result": True,
     }
+    if isinstance(envelope, JobEnvelope) and envelope.trace is not None:
+        headers["traceparent"] = envelope.trace
     properties = {
         "content_type": "application/json",
         "content_encoding": "utf-8",

@@ -3,8 +3,9 @@
 import asyncio
 import time
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from datetime import timedelta
 from typing import Final
 
@@ -16,6 +17,7 @@ from core import metrics
 from core.errors import BrokerUnavailable, StoreUnavailable
 from core.logs import get_logger
 from core.settings import Settings
+from core.tracing import tracing
 from models.dialect import Database, open_database
 from models.repositories import fleet, holds, outbox
 from models.repositories.outbox import WaitingRow
@@ -160,12 +162,30 @@ class Relay:
         if not envelopes:
             return []
         began = time.perf_counter()
-        confirmed = await self._publisher.publish(envelopes)
+        with released(envelopes) as traced:
+            confirmed = await self._publisher.publish(traced)
         metrics.PUBLISH_SECONDS.labels("jobs").observe(time.perf_counter() - began)
         if len(confirmed) < len(envelopes):
             metrics.UNCONFIRMED.labels("jobs").inc(len(envelopes) - len(confirmed))
             logger.warning("publish_unconfirmed", jobs=len(envelopes) - len(confirmed))
         return [envelope for envelope in envelopes if task_id(envelope) in confirmed]
+
+
+@contextmanager
+def released(envelopes: Sequence[JobEnvelope]) -> Iterator[Sequence[JobEnvelope]]:
+    """A span for each traced job of a window, from its choice to the last confirm; the run continues it."""
+    if not tracing().is_on:
+        yield envelopes
+        return
+    with ExitStack() as stack:
+        traced = []
+        for envelope in envelopes:
+            if envelope.trace is not None:
+                span = stack.enter_context(tracing().span("job.release", "producer", parent=envelope.trace))
+                span.note(job=envelope.id, generation=envelope.generation, window=len(envelopes))
+                envelope = replace(envelope, trace=span.traceparent)  # noqa: PLW2901 - the same job, further on
+            traced.append(envelope)
+        yield traced
 
 
 class Gauge:
@@ -278,6 +298,7 @@ def _envelope(row: WaitingRow, backlog: int) -> JobEnvelope:
         backlog=backlog,
         attempts=row.attempts,
         strikes=row.strikes,
+        trace=row.trace,
     )
 
 

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final
 
 from sqlalchemy.exc import DataError, IntegrityError
@@ -11,6 +12,7 @@ from sqlalchemy.exc import DataError, IntegrityError
 from core import metrics
 from core.errors import OutboxFull, StoreUnavailable
 from core.logs import get_logger
+from core.tracing import tracing
 from models.dialect import Database
 from models.group_commit import GroupCommit
 from models.repositories import jobs, outbox, submission
@@ -39,7 +41,11 @@ class Submission:
     async def submit(self, job: NewJob) -> Receipt:
         """Returns after the commit. Raises `OutboxFull` and `StoreUnavailable`."""
         await self._cap.check()
-        return await self._group.submit(job)
+        if not tracing().is_on:
+            return await self._group.submit(job)
+        with tracing().span("job.submit", "producer") as span:
+            span.note(job=job.id, tenant=job.tenant_id, model=job.model, service_class=job.service_class)
+            return await self._group.submit(replace(job, trace=span.traceparent))
 
     async def find_in_flight(self, tenant_id: str, fingerprint: str) -> str | None:
         """The unfinished job of the tenant that asked exactly this: what a retry without a key meant."""

@@ -12,6 +12,7 @@ from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, w
 
 from core.errors import EngineUnavailable, EngineUnreachable, PenstockError, StoreUnavailable
 from core.logs import get_logger
+from core.tracing import tracing
 from models.lifecycle import Status
 from models.repositories import dead_letters
 from models.repositories.execution import Claim, Ending
@@ -237,6 +238,13 @@ class Desk:
         return task
 
     async def _execute(self, run: Run) -> None:
+        job = run.claim.view
+        with tracing().span("job.run", "consumer", parent=run.delivery.envelope.trace) as span:
+            span.note(job=job.id, tenant=job.tenant_id, model=job.model, service_class=job.service_class)
+            span.note(attempt=job.attempt, worker=job.worker)
+            await self._run_to_its_end(run)
+
+    async def _run_to_its_end(self, run: Run) -> None:
         run.begun = True
         try:
             if run.stopped.done():  # stopped between its claim and its first step
@@ -265,7 +273,9 @@ class Desk:
                 run.delivery.dropped(outcome.reason)
 
     async def _settle(self, run: Run, ending: Ending) -> None:
-        settled = await _patiently(lambda: self.ledger.settle(ending))
+        with tracing().span("job.settle") as span:
+            span.note(status=ending.status.value)
+            settled = await _patiently(lambda: self.ledger.settle(ending))
         if settled is None:
             self.counts["stale_finish"] += 1
             self.meter.fenced()

@@ -6,6 +6,7 @@ from celery import Celery
 
 from core.metrics.port import open_port
 from core.settings import Settings
+from core.tracing import start_tracing
 
 
 def shows_metrics(app: Celery, settings: Settings, process: str) -> Celery:
@@ -14,6 +15,7 @@ def shows_metrics(app: Celery, settings: Settings, process: str) -> Celery:
 
     def opened() -> Any:
         open_port(settings.metrics, process)
+        start_tracing(settings.tracing, process)
         return make_receiver()
 
     app.receiver_factory = opened

@@ -16,6 +16,7 @@ from core.errors import (
     PenstockError,
     PromptTooLong,
 )
+from core.tracing import tracing
 from models.lifecycle import Status, attempts_left
 from models.repositories import dead_letters
 from models.repositories.execution import Claim, Ending
@@ -128,7 +129,11 @@ class JobRunner:
         self._announce(claim)
         try:
             async with asyncio.timeout(_until(claim.view.deadline)):
-                await self._generate(claim, answer)
+                with tracing().span("engine.generate", "client") as span:
+                    await self._generate(claim, answer)
+                    usage = answer.usage or Usage(0, 0)
+                    span.note(prompt_tokens=usage.prompt_tokens, cached_tokens=usage.cached_tokens)
+                    span.note(completion_tokens=usage.completion_tokens)
         except TimeoutError:
             error = {"code": "deadline_exceeded", "message": "the deadline passed while the job ran"}
             return self._ending(claim, Status.EXPIRED, answer, error=error)

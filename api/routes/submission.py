@@ -9,7 +9,7 @@ from fastapi import APIRouter, Request, Response
 
 from api import openapi
 from api.auth import Caller
-from api.dependencies import JobsCaller, parts_of
+from api.dependencies import JobsCaller, Parts, parts_of
 from api.errors import describe
 from api.headers import idempotency_key, is_repeat, preferred_wait
 from api.intake import Intake, prepare, receive
@@ -19,6 +19,7 @@ from api.meter import count_refusal
 from api.routes.job_ids import JobId
 from api.schemas.job_create import BulkCreate, JobCreate
 from core.errors import Conflict, NotFinished, Unavailable
+from core.tracing import tracing
 from models.repositories import jobs
 from models.repositories.submission import NewJob
 from models.views import JobView
@@ -108,12 +109,18 @@ async def _receive_all(
 ) -> list[Intake | BaseException]:
     parts = parts_of(request)
     good = [job for job in prepared if isinstance(job, NewJob)]
-    received = await asyncio.gather(*(receive(parts, job) for job in good), return_exceptions=True)
+    received = await asyncio.gather(*(_receive_apart(parts, job) for job in good), return_exceptions=True)
     down = [outcome for outcome in received if isinstance(outcome, Unavailable)]
     if down and len(down) == len(prepared):
         raise down[0]
     answers = iter(received)
     return [next(answers) if isinstance(job, NewJob) else job for job in prepared]
+
+
+async def _receive_apart(parts: Parts, job: NewJob) -> Intake:
+    """Each job of a bulk request has a trace of its own, linked to the request's."""
+    with tracing().span("bulk item", apart=True):
+        return await receive(parts, job)
 
 
 def _outcome(request: Request, index: int, outcome: Intake | BaseException) -> dict[str, Any]:

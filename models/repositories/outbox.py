@@ -55,6 +55,7 @@ class WaitingRow:
     deadline: datetime | None
     attempts: int = 0  # that count
     strikes: int = 0
+    trace: str | None = None
 
 
 _WAITING_COLUMNS: Final = [_outbox.c[name] for name in WaitingRow.__slots__]

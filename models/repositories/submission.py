@@ -47,6 +47,7 @@ class NewJob:
     # The most jobs that its tenant, and its key, may have unfinished; 0 is no bound.
     most_of_tenant: int = 0
     most_of_key: int = 0
+    trace: str | None = None  # W3C traceparent
 
 
 class Reception(StrEnum):
@@ -169,6 +170,7 @@ def _job_row(job: NewJob) -> dict[str, Any]:
         "retry_of": job.retry_of,
         "fingerprint": job.fingerprint,
         "key_id": job.key_id,
+        "trace": job.trace,
     }
 
 
@@ -202,4 +204,5 @@ def _outbox_row(job: NewJob) -> dict[str, Any]:
         "expires_at": min((t for t in (job.deadline, job.queue_deadline) if t), default=None),
         "available_at": job.not_before if scheduled else None,
         "released_at": None,
+        "trace": job.trace,
     }

@@ -12,6 +12,7 @@ from core.settings import WebhookSettings
 from models.dialect import Database, Now, ring_after_commit, skip_locked
 from models.repositories.webhook_events import BELL
 from models.tables import (
+    Job,
     WebhookAttempt,
     WebhookDelivery,
     WebhookEndpoint,
@@ -22,6 +23,7 @@ from models.tables import (
 from models.webhook_events import lane_of_exact_url
 from models.webhook_secrets import SecretRow
 
+_jobs: Final[Table] = Job.__table__  # type: ignore[assignment]
 _deliveries: Final[Table] = WebhookDelivery.__table__  # type: ignore[assignment]
 _events: Final[Table] = WebhookEvent.__table__  # type: ignore[assignment]
 _endpoints: Final[Table] = WebhookEndpoint.__table__  # type: ignore[assignment]
@@ -177,14 +179,16 @@ class Prepared:
     secret: SecretRow | None
     tries: int
     since: datetime
+    trace: str | None = None
 
 
 async def prepare(
-    connection: AsyncConnection, delivery_id: str, claim: int, *, lease: timedelta
+    connection: AsyncConnection, delivery_id: str, claim: int, *, lease: timedelta, traced: bool = False
 ) -> Prepared | None:
     """Takes the delivery under the next claim; None where it is not ours, or nobody wants it any more.
 
     So a message that the broker delivers twice makes one call: the second copy's claim is an old one.
+    `traced` asks for the job's trace, too.
     """
     taken = await connection.execute(
         update(_deliveries)
@@ -215,7 +219,14 @@ async def prepare(
         secret=await _secret(connection, row.endpoint_id or row.tenant_id),
         tries=row.tries,
         since=row.since,
+        trace=await _trace(connection, row.job_id) if traced else None,
     )
+
+
+async def _trace(connection: AsyncConnection, job_id: str | None) -> str | None:
+    found = await connection.execute(select(_jobs.c.trace).where(_jobs.c.id == job_id))
+    trace: str | None = found.scalar_one_or_none()
+    return trace
 
 
 async def _where_to(connection: AsyncConnection, row: Any) -> tuple[str | None, str | None]:

@@ -12,6 +12,7 @@ import aiohttp
 import orjson
 
 from core.errors import EngineUnavailable, EngineUnreachable, GenerationStalled, PenstockError
+from core.tracing import tracing
 from workers.engines.answer_reader import AnswerReader
 from workers.engines.failures import failure_of
 from workers.engines.protocol import Delta, Prompt
@@ -147,7 +148,7 @@ class OpenAIStream:
     async def _post(self, flight: _Flight, prompt: Prompt) -> aiohttp.ClientResponse:
         path, body = request_for(prompt, self._dialect)
         response = await flight.open(
-            self._opened().post(f"v1/{path}", data=orjson.dumps(body), headers=_JSON),
+            self._opened().post(f"v1/{path}", data=orjson.dumps(body), headers=_JSON | tracing().headers()),
         )
         if response.status != HTTPStatus.OK:
             raise failure_of(response.status, await response.read(), prompt=prompt)

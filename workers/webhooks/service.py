@@ -14,6 +14,7 @@ from core.clock import Clock
 from core.errors import PenstockError
 from core.logs import get_logger
 from core.settings import WebhookSettings
+from core.tracing import tracing
 from models.dialect import Database
 from models.repositories import webhook_deliveries
 from models.repositories.webhook_deliveries import Limits, Outcome, Prepared
@@ -67,12 +68,15 @@ class DeliveryService:
         """Makes one call and says what came of it. Raises `StoreUnavailable`."""
         async with self._database.begin() as connection:
             sending = await webhook_deliveries.prepare(
-                connection, delivery_id, claim, lease=self._settings.lease
+                connection, delivery_id, claim, lease=self._settings.lease, traced=tracing().is_on
             )
         if sending is None or _receiver(sending) in self._gone:
             # The row of a receiver that is gone is looked at again when its lease ends, and cancelled.
             return "dropped"
-        outcome = await self._call(sending)
+        with tracing().span("webhook.deliver", "client", parent=sending.trace) as span:
+            outcome = await self._call(sending)
+            span.note(delivery=sending.id, tenant=sending.tenant_id, attempt=sending.tries + 1)
+            span.note(status_code=outcome.status_code, outcome=_word(outcome))
         if outcome.is_gone:
             self._gone.add(_receiver(sending))
         try:
@@ -111,6 +115,7 @@ class DeliveryService:
             "webhook-id": sending.event_id,
             "webhook-timestamp": str(int(at.timestamp())),
             "webhook-signature": sign(secrets, sending.event_id, at, sending.body),
+            **tracing().headers(),
         }
 
     def _outcome(
