@@ -13,7 +13,7 @@ PIP_INSTALL = $(BIN)/pip install -q --disable-pip-version-check -c constraints.t
 COMPILE = $(BIN)/uv pip compile -q --universal --python-version 3.11 --no-header --no-annotate --no-emit-index-url
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo test faults faults-long lint types imports sizes check format docs constraints flower-env clean
+.PHONY: bench bench-long help setup setup-dev demo test faults faults-long lint types imports sizes check format docs constraints flower-env clean
 
 help: ## Say what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -46,6 +46,12 @@ faults: setup-dev ## Every fault on real processes, at most 20 minutes; ARGS="--
 
 faults-long: setup-dev ## The same for an hour, each round with a new seed
 	$(BIN)/python -m tests.faults.run --for 3600 $(ARGS)
+
+bench: setup-dev ## What the platform costs beside its engine, at most 8 minutes; ARGS="--only submit"
+	$(BIN)/python -m benchmarks.run $(ARGS)
+
+bench-long: setup-dev ## The same with more rounds and a million queued jobs; writes docs/benchmarks
+	$(BIN)/python -m benchmarks.run --long --keep docs/benchmarks $(ARGS)
 
 lint: setup-dev ## Ruff: rules and format
 	$(BIN)/ruff check .
