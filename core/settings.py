@@ -300,6 +300,26 @@ class LimitSettings(Group):
     )
 
 
+class AnswerSettings(Group):
+    enabled: bool = Field(
+        default=True, description="Keep answers, for the same request and for similar questions."
+    )
+    exact: Literal["overload", "always"] = Field(
+        default="overload",
+        description="When the same request at temperature 0 (or one that opted in) gets the kept answer.",
+    )
+    keep: Duration = Field(default=timedelta(hours=1), description="How long an answer is kept.")
+    most: PositiveInt = Field(
+        default=10_000, description="Entries kept for one tenant; the oldest leave first."
+    )
+    min_similarity: float = Field(
+        default=0.9, ge=0, le=1, description="How alike a question must be where its caller does not say."
+    )
+    redis_timeout: Duration = Field(
+        default=timedelta(milliseconds=100), description="Longest wait for a kept answer."
+    )
+
+
 class ComplexitySettings(Group):
     medium_input: NonNegativeInt = Field(
         default=512, description="Prompt tokens above which a request is medium."
@@ -400,6 +420,7 @@ class Settings(BaseSettings):
     webhooks: WebhookSettings = WebhookSettings()
     api: ApiSettings = ApiSettings()
     limits: LimitSettings = LimitSettings()
+    answers: AnswerSettings = AnswerSettings()
     complexity: ComplexitySettings = ComplexitySettings()
     flower: FlowerSettings = FlowerSettings()
     log: LogSettings = LogSettings()
