@@ -12,6 +12,7 @@ from api.dependencies import Parts, assemble
 from api.meter import RequestMeter
 from api.middleware import BodyLimit, RequestContext
 from api.routes import (
+    answers_admin,
     dead_letters,
     events,
     health,
@@ -99,6 +100,7 @@ def create_app(
         dead_letters.router,
         models_admin.router,
         limits_admin.router,
+        answers_admin.router,
         usage.router,
         health.router,
     ):

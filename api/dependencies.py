@@ -21,6 +21,7 @@ from queues.job_reader import JobReader
 from queues.limits.quota import Quota
 from queues.limits.rates import RateLimits
 from queues.prompts import PromptMeter
+from queues.similar.index import AnswerIndex
 from queues.submission import Submission
 from queues.targets import Targets
 from queues.webhooks import Webhooks
@@ -44,6 +45,7 @@ class Parts:
     notices: EventWriter
     reader: JobReader
     webhooks: Webhooks
+    answers: AnswerIndex
 
 
 def assemble(
@@ -52,6 +54,7 @@ def assemble(
     namespace = settings.broker.namespace
     hot = HotJobs(redis, namespace=namespace, result_ttl=settings.redis.result_ttl)
     events = EventReader(redis, namespace=namespace)
+    answers = AnswerIndex(redis, namespace=namespace, settings=settings.answers)
     return Parts(
         settings=settings,
         clock=clock,
@@ -87,6 +90,7 @@ def assemble(
             vault=Vault(settings.api.pepper),
             overlap=settings.webhooks.secret_overlap,
         ),
+        answers=answers,
     )
 
 

@@ -39,6 +39,7 @@ _MODELS: Final[list[tuple[type[BaseModel], JsonSchemaMode]]] = [
     (job_read.HealthRead, "serialization"),
     (job_read.ReadyRead, "serialization"),
     (usage_read.UsageRead, "serialization"),
+    (usage_read.PurgeRead, "serialization"),
     (usage_read.LimitsRead, "serialization"),
     (limits_change.LimitsChange, "validation"),
     (admin_read.TimelineRead, "serialization"),

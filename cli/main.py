@@ -5,7 +5,7 @@ from typing import Annotated, Final
 
 import typer
 
-from cli import access, dead_letters, jobs, limits, models_admin, processes, webhooks
+from cli import access, answers, dead_letters, jobs, limits, models_admin, processes, webhooks
 from core.errors import ConfigurationMistake, PenstockError
 
 app = typer.Typer(
@@ -21,6 +21,7 @@ app.add_typer(limits.app)
 app.add_typer(access.tenants, name="tenants")
 app.add_typer(access.keys, name="keys")
 app.add_typer(webhooks.app, name="webhooks")
+app.add_typer(answers.app, name="answers")
 app.add_typer(models_admin.app, name="models")
 app.add_typer(dead_letters.app, name="dead-letters")
 

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Protocol
@@ -40,6 +40,10 @@ _MOST_REFUSALS: Final = 6
 _HOLD_RESULTS: Final = 60.0  # seconds; past the lease the fence decides whose result counts
 
 
+def _let_go(_view: JobView, _request: dict[str, Any]) -> None:
+    """Nobody keeps answers."""
+
+
 class WorkerEvents(Events, Protocol):
     def finished(self, view: JobView) -> None: ...
 
@@ -72,6 +76,7 @@ class Desk:
     events: WorkerEvents
     rules: Rules
     max_attempts: int = 3
+    keep: Callable[[JobView, dict[str, Any]], None] = _let_go  # offers the answer to others who ask the same
     is_held: bool = False  # somebody paused the model: what runs goes on, nothing new begins
     is_draining: bool = False
     shares: Shares = field(default_factory=Shares)
@@ -284,6 +289,7 @@ class Desk:
             return
         view = _finished(run.claim.view, ending, settled)
         self.events.finished(view)
+        self.keep(view, run.claim.request)
         self.meter.ended(view, ending)
         self.counts[ending.status.value] += 1
         _acknowledge(run.delivery, ending)

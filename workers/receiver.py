@@ -19,6 +19,8 @@ from queues.cancel_notices import CancelListener
 from queues.event_writer import EventWriter
 from queues.order import Rules
 from queues.redis import open_redis
+from queues.similar.feed import AnswerFeed
+from queues.similar.index import AnswerIndex
 from workers.deliveries import Delivery
 from workers.dispatch import Desk, Run
 from workers.engines.protocol import Engine, EngineHealth, EngineState
@@ -57,6 +59,8 @@ class Dispatcher:
         self._events = EventWriter.of(self._redis, self._settings)
         self._cancels = CancelListener(self._redis, namespace=namespace, on_cancel=self._cancel_job)
         await self._events.start()
+        self._answers = self._open_answers(namespace)
+        self._answers.start()
         await asyncio.gather(*(engine.start() for engine in self._engines.values()))
         self._desks = {model.name: self._desk(model) for model in self._models}
         self._vitals = Vitals(self._models, self._desks)
@@ -112,6 +116,7 @@ class Dispatcher:
         with suppress(StoreUnavailable):
             await self._ledger.sign_off()
         await asyncio.gather(*(engine.close() for engine in self._engines.values()))
+        await self._answers.close()
         await self._events.close()
         await self._redis.aclose()
         await self._database.close()
@@ -141,7 +146,13 @@ class Dispatcher:
             events=self._events,
             rules=Rules.of(self._settings.order),
             max_attempts=worker.max_attempts,
+            keep=self._answers.offer,
         )
+
+    def _open_answers(self, namespace: str) -> AnswerFeed:
+        settings = self._settings.answers
+        index = AnswerIndex(self._redis, namespace=namespace, settings=settings)
+        return AnswerFeed(index, settings, {model.name: model.revision for model in self._models})
 
     def _cancel_for(self, delivery: Delivery, *, then: tuple[Desk, Run] | None = None) -> None:
         async def cancel() -> None:

@@ -169,6 +169,7 @@ async def erase_job(request: Request, caller: JobsCaller, job_id: JobId) -> Resp
     if not erased:
         raise NotFinished("Only a finished job can be erased; cancel it first, or wait.")
     await parts.hot.bury(view)
+    await parts.answers.forget(job_id)
     return Response(status_code=204)
 
 

@@ -178,6 +178,10 @@ class JobCreate(Body):
     deadline: Instant | None = None
     not_before: Instant | None = None
     cache_key: Tag | None = None
+    cache: bool | None = Field(
+        default=None,
+        description="Kept answers to the same request: true also where answers are sampled, false never.",
+    )
     degradation: Degradation | None = None
     result_ttl: Lifetime | None = None
     webhook: JobWebhook | None = Field(

@@ -51,6 +51,12 @@ class LimitsRead(Document):
     max_complexity: Complexity | None
 
 
+class PurgeRead(Document):
+    object: Literal["purge"]
+    job_id: str
+    removed: int
+
+
 def render_usage(rows: Sequence[UsageRow], *, since: date, until: date, group_by: str) -> dict[str, Any]:
     data = [_with_total(asdict(row)) for row in rows]
     return {

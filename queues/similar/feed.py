@@ -86,7 +86,6 @@ def is_whole(view: JobView) -> bool:
     output = view.output or {}
     return (
         view.status is Status.COMPLETED
-        and view.degradation is None
         and view.batch_id is None
         and output.get("finish_reason") == "stop"
         and bool(output.get("text"))

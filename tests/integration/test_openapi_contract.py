@@ -62,6 +62,7 @@ OPERATIONS = [
     ("POST", "/v1/admin/models/{name}/drain"),
     ("POST", "/v1/admin/models/{name}/resume"),
     ("GET", "/v1/usage"),
+    ("DELETE", "/v1/admin/answers/{job_id}"),
     ("GET", "/v1/admin/tenants/{tenant_id}/limits"),
     ("PUT", "/v1/admin/tenants/{tenant_id}/limits"),
     ("GET", "/v1/admin/keys/{key_id}/limits"),
