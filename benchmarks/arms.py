@@ -80,13 +80,23 @@ def dsn(services: Services) -> str:
 
 @contextmanager
 def penstock(
-    services: Services, folder: Path, *, slots: int = 256, latency: tuple[float, float] = (0.0, 0.0)
+    services: Services,
+    folder: Path,
+    *,
+    slots: int = 256,
+    latency: tuple[float, float] = (0.0, 0.0),
+    metrics: Mapping[str, int] | None = None,
+    environment: Mapping[str, str] | None = None,
 ) -> Iterator[PenstockArm]:
-    """API, relay, upkeep and a worker around the simulated engine; `latency` in milliseconds."""
+    """API, relay, upkeep and a worker around the simulated engine; `latency` in milliseconds.
+
+    `metrics` are ports of processes that show theirs, `environment` is for all of them.
+    """
     catalogue = folder / "models.toml"
     catalogue.write_text(CATALOGUE.format(slots=slots))
     settings = QUIET | {"CATALOGUE": str(catalogue)}
-    with running_platform(services, folder, processes=(), **settings) as platform:
+    with running_platform(services, folder, processes=(), metrics=metrics, **settings) as platform:
+        platform.environment |= environment or {}
         for name in ("api", "relay", "upkeep"):
             platform.start(name)
         platform.environment |= {
@@ -94,10 +104,11 @@ def penstock(
             "BENCH_TOKEN_MS": str(latency[1]),
         }
         command = [sys.executable, "-m", "celery", "-A", "benchmarks.simulated_worker", "worker"]
+        port = {"PENSTOCK_METRICS__PORT": str(metrics["worker"])} if metrics else {}
         log = (folder / "worker.log").open("ab")
         with log:
             platform.processes["worker"] = subprocess.Popen(
-                command, env=platform.environment, stdout=log, stderr=log
+                command, env=platform.environment | port, stdout=log, stderr=log
             )
         platform.wait_until_ready()
         pids = [process.pid for process in platform.processes.values()]

@@ -10,10 +10,12 @@ from datetime import timedelta
 from celery import Celery
 
 from core.logs import configure_logs
+from core.metrics import Process
 from core.settings import load_settings
 from models.catalogue import AnyModel, find_catalogue
 from tests.fakes.simulated_engine import Latency, SimulatedEngine
 from workers.app import compose
+from workers.metrics_port import shows_metrics
 
 
 def _milliseconds(name: str) -> timedelta:
@@ -31,5 +33,6 @@ def __getattr__(name: str) -> Celery:
         raise AttributeError(name)
     settings = load_settings()
     configure_logs(settings.log)
-    globals()["app"] = app = compose(settings, find_catalogue(settings), engine_for=simulated)
+    app = compose(settings, find_catalogue(settings), engine_for=simulated)
+    globals()["app"] = app = shows_metrics(app, settings, Process.WORKER)
     return app

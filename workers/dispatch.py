@@ -261,7 +261,7 @@ class Desk:
             await self._record(run, outcome)
         except Exception:
             # The lease runs out and the reaper gives the job back: nothing is lost.
-            logger.exception("run_failed", job=run.claim.view.id, attempt=run.claim.view.attempt)
+            logger.exception("run_failed", **_about(run.claim.view))
             run.delivery.dropped("internal error")
         finally:
             del self.running[run.claim.view.id]
@@ -284,13 +284,14 @@ class Desk:
         if settled is None:
             self.counts["stale_finish"] += 1
             self.meter.fenced()
-            logger.warning("stale_finish_refused", job=ending.job_id, attempt=ending.attempt)
+            logger.warning("stale_finish_refused", **_about(run.claim.view))
             run.delivery.dropped("fenced: another attempt owns the job")
             return
         view = _finished(run.claim.view, ending, settled)
         self.events.finished(view)
         self.keep(view, run.claim.request)
         self.meter.ended(view, ending)
+        _tell(view, ending)
         self.counts[ending.status.value] += 1
         _acknowledge(run.delivery, ending)
 
@@ -299,6 +300,7 @@ class Desk:
         returned = await _patiently(lambda: self.ledger.give_back(job.id, job.attempt, outcome))
         if returned:
             self.meter.given_back(outcome.reason)
+            logger.info("job_given_back", reason=outcome.reason, **_about(job))
             self.events.emit(job.id, "status", {"status": Status.QUEUED.value, "reason": outcome.reason})
             run.delivery.dropped(f"given back: {outcome.reason}")
         else:
@@ -321,6 +323,20 @@ class Desk:
             await asyncio.sleep(_ENGINE_LOOK)
         self._open.set()
         self._wake.set()
+
+
+def _about(job: JobView) -> dict[str, Any]:
+    """What every log event of a job names. Never what was asked, and no message of an error: it may quote."""
+    return {"job": job.id, "tenant": job.tenant_id, "attempt": job.attempt, "model": job.model}
+
+
+def _tell(job: JobView, ending: Ending) -> None:
+    """Good ends are many and all alike: they are told at the level debug."""
+    if ending.status is Status.COMPLETED:
+        logger.debug("job_completed", **_about(job))
+    else:
+        code = (ending.error or {}).get("code")
+        logger.info("job_ended", status=ending.status.value, code=code, **_about(job))
 
 
 def _engine_failed(outcome: Outcome) -> bool:
