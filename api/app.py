@@ -111,10 +111,11 @@ def create_app(
 def _lifespan(parts: Parts, *, owns: bool) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        await asyncio.gather(parts.events.start(), parts.notices.start())
+        await asyncio.gather(parts.events.start(), parts.notices.start(), parts.board.start())
         try:
             yield
         finally:
+            await parts.board.close()
             await parts.reader.drain()
             await parts.submission.close()
             await parts.notices.close()

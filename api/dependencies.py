@@ -14,12 +14,15 @@ from models.catalogue import Catalogue
 from models.dialect import Database
 from models.keys import ADMIN, JOBS
 from models.webhook_secrets import Vault
+from queues.admission import Admission
+from queues.answerers import Answerer
 from queues.event_reader import EventReader
 from queues.event_writer import EventWriter
 from queues.hot_jobs import HotJobs
 from queues.job_reader import JobReader
 from queues.limits.quota import Quota
 from queues.limits.rates import RateLimits
+from queues.pressure_board import PressureBoard
 from queues.prompts import PromptMeter
 from queues.similar.index import AnswerIndex
 from queues.submission import Submission
@@ -46,6 +49,8 @@ class Parts:
     reader: JobReader
     webhooks: Webhooks
     answers: AnswerIndex
+    board: PressureBoard
+    admission: Admission
 
 
 def assemble(
@@ -55,6 +60,7 @@ def assemble(
     hot = HotJobs(redis, namespace=namespace, result_ttl=settings.redis.result_ttl)
     events = EventReader(redis, namespace=namespace)
     answers = AnswerIndex(redis, namespace=namespace, settings=settings.answers)
+    board = PressureBoard(redis, namespace=namespace, stale=settings.overload.stale)
     return Parts(
         settings=settings,
         clock=clock,
@@ -91,7 +97,21 @@ def assemble(
             overlap=settings.webhooks.secret_overlap,
         ),
         answers=answers,
+        board=board,
+        admission=Admission(
+            board,
+            answerers(settings),
+            catalogue,
+            clock,
+            policy=settings.overload,
+            keep=settings.upkeep.retention,
+        ),
     )
+
+
+def answerers(settings: Settings) -> tuple[Answerer, ...]:  # noqa: ARG001 - none needs them yet
+    """Who answers without a GPU, in the order in which they are asked."""
+    return ()
 
 
 def parts_of(request: Request) -> Parts:

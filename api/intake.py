@@ -1,20 +1,24 @@
 """From a checked request to an accepted job."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 
 from api.auth import Caller
 from api.dependencies import Parts
 from api.schemas.job_create import JobCreate
-from core.errors import IdempotencyMismatch, InvalidField, RateLimited
+from core.errors import IdempotencyMismatch, InvalidField, QueueFull, RateLimited
 from core.ids import new_id
+from models.degradation import shown
 from models.lifecycle import Status
-from models.repositories.submission import NewJob, Reception
+from models.repositories.submission import FIRST_VERSION, READY_TIMINGS, NewJob, Reception
 from models.service_class import clamp
 from models.views import JobView, webhook_view
+from queues.events import EventKind
+from queues.policy.admission import interactive_limit
 from queues.prompts import fingerprint
 
+_REUSED: Final = "This Idempotency-Key was used with another body; use a new key."
 _FURTHEST: Final = timedelta(days=30)
 # What the job's row and payload keep in columns of their own.
 _NOT_KEPT: Final = {"model", "service_class", "priority", "deadline", "not_before", "metadata", "tags"}
@@ -26,12 +30,23 @@ class Intake:
 
     view: JobView
     is_new: bool
+    position: int | None = None
 
 
 async def prepare(
-    parts: Parts, caller: Caller, wanted: JobCreate, document: dict[str, Any], *, key: str | None
+    parts: Parts,
+    caller: Caller,
+    wanted: JobCreate,
+    document: dict[str, Any],
+    *,
+    key: str | None,
+    interactive: bool = False,
 ) -> NewJob:
-    """Everything that is checked before the job exists. Raises `InvalidField` and `LimitReached`."""
+    """Everything that is checked before the job exists. Raises `InvalidField` and `LimitReached`.
+
+    `interactive`: somebody waits for the answer, so that without a `max_wait_ms` of its own the job may be
+    queued for as long as its class allows such calls.
+    """
     now = parts.clock.now()
     model = parts.catalogue.get(wanted.model)
     _check_times(wanted, now)
@@ -48,12 +63,15 @@ async def prepare(
     )
     await parts.door.admit(caller, tokens=weight.cost)
     starts = wanted.not_before if wanted.not_before and wanted.not_before > now else None
+    service_class = weight.service_class.value
     wait = timedelta(milliseconds=wanted.max_wait_ms) if wanted.max_wait_ms else None
+    if wait is None and interactive:
+        wait = interactive_limit(parts.settings.overload.interactive, service_class)
     return NewJob(
         id=new_id("job"),
         tenant_id=caller.tenant_id,
         model=model.name,
-        service_class=weight.service_class.value,
+        service_class=service_class,
         priority=wanted.priority,
         cost=weight.cost,
         fingerprint=fingerprint(document),
@@ -107,23 +125,51 @@ async def receive(parts: Parts, job: NewJob, *, is_repeat: bool = False) -> Inta
         found = await parts.submission.find_in_flight(job.tenant_id, job.fingerprint)
         if found is not None:
             return Intake(await parts.reader.read(job.tenant_id, found), is_new=False)
+    try:
+        admitted = await parts.admission.admit(job)
+    except QueueFull:
+        # What was accepted under this key is answered, however full the queue is now.
+        if job.idempotency_key is None or (known := await _known(parts, job)) is None:
+            raise
+        return known
+    job = admitted.job
     receipt = await parts.submission.submit(job)
     match receipt.reception:
         case Reception.CREATED:
-            return Intake(as_view(job), is_new=True)
+            view = as_view(job)
+            _tell(parts, view)
+            return Intake(view, is_new=True, position=admitted.position)
         case Reception.REPLAYED:
             return Intake(await parts.reader.read(job.tenant_id, receipt.job_id), is_new=False)
         case Reception.MISMATCH:
-            raise IdempotencyMismatch("This Idempotency-Key was used with another body; use a new key.")
+            raise IdempotencyMismatch(_REUSED)
         case Reception.CROWDED:
             raise RateLimited(
                 "As many jobs of this tenant or key are unfinished as may be at once; wait until one ends."
             )
 
 
+async def _known(parts: Parts, job: NewJob) -> Intake | None:
+    found = await parts.submission.find_by_key(job.tenant_id, job.idempotency_key or "")
+    if found is None:
+        return None
+    job_id, asked = found
+    if asked != job.fingerprint:
+        raise IdempotencyMismatch(_REUSED)
+    return Intake(await parts.reader.read(job.tenant_id, job_id), is_new=False)
+
+
+def _tell(parts: Parts, view: JobView) -> None:
+    """Those who follow the job learn at once what it gets."""
+    if view.degradation is not None:
+        parts.notices.emit(view.id, EventKind.DEGRADED, shown(view.degradation))
+    if view.is_finished:
+        parts.notices.finished(view)
+
+
 def as_view(job: NewJob) -> JobView:
     """The accepted job as its readers will find it."""
-    return JobView(
+    waiting = JobView(
         id=job.id,
         tenant_id=job.tenant_id,
         model=job.model,
@@ -138,4 +184,18 @@ def as_view(job: NewJob) -> JobView:
         metadata=job.metadata,
         tags=list(job.tags),
         webhook=webhook_view(job.webhook),
+        degradation=job.degradation.document() if job.degradation else None,
+        estimated_start_at=job.estimated_start_at,
+    )
+    if job.answer is None:
+        return waiting
+    return replace(
+        waiting,
+        status=Status.COMPLETED,
+        version=FIRST_VERSION + 1,
+        finished_at=job.created_at,
+        expires_at=job.answer.expires_at,
+        output=job.answer.output,
+        usage=job.answer.usage,
+        timings=READY_TIMINGS,
     )

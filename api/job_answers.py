@@ -11,8 +11,9 @@ from starlette.responses import Response
 from api.dependencies import Parts, parts_of
 from api.errors import retry_after
 from api.headers import base_url
-from api.schemas.job_read import FULL, render_job
-from core.errors import StoreUnavailable
+from api.schemas.job_read import render_job
+from core.errors import QueueTimeout, StoreUnavailable
+from models.degradation import level_of
 from models.lifecycle import Status
 from models.repositories import outbox
 from models.views import JobView
@@ -30,14 +31,14 @@ def etag(view: JobView) -> str:
 
 
 def job_headers(view: JobView) -> dict[str, str]:
-    return {"X-Job-Id": view.id, "X-Degradation-Level": str(FULL["level"]), "ETag": etag(view)}
+    return {"X-Job-Id": view.id, "X-Degradation-Level": str(level_of(view.degradation)), "ETag": etag(view)}
 
 
-def render(request: Request, view: JobView) -> dict[str, Any]:
+def render(request: Request, view: JobView, *, position: int | None = None) -> dict[str, Any]:
     """Without the place in the queue, so without a query."""
     settings = parts_of(request).settings
     base = base_url(request, settings.api.public_url)
-    return render_job(view, base=base, max_attempts=settings.worker.max_attempts)
+    return render_job(view, base=base, max_attempts=settings.worker.max_attempts, position=position)
 
 
 async def answer_job(request: Request, view: JobView, *, after: BackgroundTask | None = None) -> Response:
@@ -69,10 +70,12 @@ async def _position(parts: Parts, view: JobView) -> int | None:
         return None
 
 
-def answer_submitted(request: Request, view: JobView, *, is_new: bool, waited: int | None = None) -> Response:
+def answer_submitted(
+    request: Request, view: JobView, *, is_new: bool, waited: int | None = None, position: int | None = None
+) -> Response:
     """202 while the job is unfinished, else 200."""
     headers = job_headers(view)
-    document = render(request, view)
+    document = render(request, view, position=position)
     headers["Location"] = document["urls"]["self"]
     if not is_new:
         headers["Idempotency-Replayed"] = "true"
@@ -82,6 +85,12 @@ def answer_submitted(request: Request, view: JobView, *, is_new: bool, waited: i
         return json_answer(document, 200, headers)
     headers["Retry-After"] = retry_after(expected_wait(parts_of(request)))
     return json_answer(document, 202, headers)
+
+
+def refuse_late(view: JobView) -> None:
+    """A call that waited for its answer and was never started is told so: 429, and when to come again."""
+    if view.status is Status.EXPIRED and (view.error or {}).get("code") == QueueTimeout.code:
+        raise QueueTimeout(f"{view.id} was not started within the longest wait of its class.")
 
 
 def expected_wait(parts: Parts) -> float:

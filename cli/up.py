@@ -30,6 +30,7 @@ from models.repositories import access, execution, fleet, outbox, webhook_delive
 from models.repositories.access import TenantRow
 from queues.event_writer import EventWriter
 from queues.observer import Observer
+from queues.overload import Overload
 from queues.publisher import open_publisher
 from queues.redis import open_redis
 from queues.relay import BELL, Relay
@@ -108,7 +109,10 @@ async def _up(settings: Settings, catalogue: Catalogue, listener: socket.socket,
         stack.push_async_callback(events.close)
         names = list(catalogue.names)
         observer = Observer(database, redis, settings, names, publisher=publisher)
-        upkeep = Upkeep(database, publisher, settings, names, events=events, observer=observer)
+        overload = Overload(database, redis, settings, names)
+        upkeep = Upkeep(
+            database, publisher, settings, names, events=events, observer=observer, overload=overload
+        )
         await _run_in(stack, upkeep.run())
         await _work(stack, settings, catalogue)
         app = create_app(settings, database=database, redis=redis, catalogue=catalogue)

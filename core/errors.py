@@ -14,6 +14,8 @@ PenstockError
 │   └── NotFinished           not yet
 ├── IdempotencyMismatch       the same Idempotency-Key with another body
 ├── QueueFull                 admission asks the caller to slow down
+│   ├── QueueTimeout          it would wait, or waited, longer than it may
+│   └── DeadlineUnreachable   it would start after its deadline
 ├── LimitReached              the caller used what it may use
 │   ├── RateLimited           for this minute, or at once
 │   └── QuotaExhausted        for this day
@@ -97,6 +99,14 @@ class IdempotencyMismatch(PenstockError):
 class QueueFull(PenstockError):
     code = "queue_full"
     retryable = True
+
+
+class QueueTimeout(QueueFull):
+    code = "queue_timeout"
+
+
+class DeadlineUnreachable(QueueFull):
+    code = "deadline_unreachable"
 
 
 class LimitReached(PenstockError):

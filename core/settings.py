@@ -14,8 +14,6 @@ from typing import Annotated, Final, Literal, Self
 
 from pydantic import (
     BaseModel,
-    BeforeValidator,
-    ConfigDict,
     Field,
     NonNegativeInt,
     PositiveInt,
@@ -26,35 +24,20 @@ from pydantic import (
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from core.errors import ConfigurationMistake
+from core.overload_settings import OverloadSettings
+from core.setting_types import Duration, Group, parse_duration
+
+__all__ = ["Duration", "Group", "Settings", "load_settings", "parse_duration"]
 
 PREFIX: Final = "PENSTOCK_"
 DEVELOPMENT_PEPPER: Final = "development-pepper"
 
-_UNITS: Final = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
-
-
-def parse_duration(value: object) -> object:
-    """`"250ms"`, `"3s"`, `"15m"`, `"24h"` or `"7d"` to a timedelta; anything else is left to pydantic."""
-    if isinstance(value, str):
-        for unit in ("ms", "s", "m", "h", "d"):
-            number = value.strip().removesuffix(unit)
-            if number != value.strip() and number.replace(".", "", 1).isdigit():
-                return timedelta(seconds=float(number) * _UNITS[unit])
-    return value
-
-
 ServiceClassName = Literal["premium", "standard", "bulk"]
-Duration = Annotated[timedelta, BeforeValidator(parse_duration)]
-
 
 # 5 s, 5 min, 30 min, 2 h, 5 h, 10 h, 14 h, 20 h, 24 h after the attempt before.
 STANDARD_SCHEDULE: Final = tuple(
     timedelta(seconds=pause) for pause in (5, 300, 1800, 7200, 18000, 36000, 50400, 72000, 86400)
 )
-
-
-class Group(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class DatabaseSettings(Group):
@@ -417,6 +400,7 @@ class Settings(BaseSettings):
     order: OrderSettings = OrderSettings()
     worker: WorkerSettings = WorkerSettings()
     upkeep: UpkeepSettings = UpkeepSettings()
+    overload: OverloadSettings = OverloadSettings()
     webhooks: WebhookSettings = WebhookSettings()
     api: ApiSettings = ApiSettings()
     limits: LimitSettings = LimitSettings()

@@ -64,6 +64,12 @@ class ServedModel(BaseModel):
     gpu_hour_price: NonNegativeFloat = Field(
         default=0.0, description="What one GPU costs an hour, in any one currency: for the cost of tokens."
     )
+    fallback: str | None = Field(
+        default=None, description="A lighter served model for jobs that would wait too long for this one."
+    )
+    backup: str | None = Field(
+        default=None, description="A served model for premium jobs while no worker runs this one."
+    )
     origin: str = Field(default="", exclude=True, description="File and line of the entry, for messages.")
 
 
@@ -141,6 +147,7 @@ def load_catalogue(path: Path) -> Catalogue:
     source = _Source(path, text)
     models = tuple(_entry(source, index, table) for index, table in enumerate(tables))
     _refuse_duplicates(models)
+    _refuse_strangers(models)
     return Catalogue(models=models)
 
 
@@ -265,3 +272,14 @@ def _refuse_duplicates(models: tuple[AnyModel, ...]) -> None:
                 f"{model.origin}: the name {model.name!r} is taken by {first[model.name]}. Choose another."
             )
         first[model.name] = model.origin
+
+
+def _refuse_strangers(models: tuple[AnyModel, ...]) -> None:
+    """`fallback` and `backup` name another entry."""
+    names = {model.name for model in models}
+    for model in models:
+        for key, other in (("fallback", model.fallback), ("backup", model.backup)):
+            if other is not None and (other not in names or other == model.name):
+                raise ConfigurationMistake(
+                    f"{model.origin}: {key!r}: {other!r} is no other model here. Name one, or remove it."
+                )

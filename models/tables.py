@@ -124,6 +124,9 @@ class Job(Base):
     key_id: Mapped[str | None] = mapped_column(_ID)  # whose usage it is
     fingerprint: Mapped[str] = mapped_column(String(32))
     trace: Mapped[str | None] = mapped_column(String(64))  # W3C traceparent, where tracing is on
+    # What was decided at submission, None for what was asked; the result's own label is the last word.
+    degradation: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    estimated_start_at: Mapped[datetime | None]
 
     __table_args__ = (
         Index("ix_jobs_tenant_id_id", "tenant_id", "id"),
@@ -181,6 +184,34 @@ class ModelHold(Base):
     since: Mapped[datetime]
 
 
+class DegradationPin(Base):
+    """The level that an operator fixed for a model, until a time."""
+
+    __tablename__ = "degradation_pins"
+
+    model: Mapped[str] = mapped_column(_NAME, primary_key=True)
+    level: Mapped[int] = mapped_column(SmallInteger)
+    expires_at: Mapped[datetime]
+    actor: Mapped[str] = mapped_column(_ID)
+    created_at: Mapped[datetime]
+
+
+class DegradationChange(Base):
+    """The audit of the policy: every change of a model's level or pin, by whom, and on what reading."""
+
+    __tablename__ = "degradation_changes"
+
+    id: Mapped[str] = mapped_column(_ID, primary_key=True)
+    at: Mapped[datetime] = mapped_column(index=True)
+    model: Mapped[str] = mapped_column(_NAME)
+    before: Mapped[int] = mapped_column(SmallInteger)
+    after: Mapped[int] = mapped_column(SmallInteger)
+    rule: Mapped[str] = mapped_column(String(32))
+    reason: Mapped[str] = mapped_column(String(256))
+    actor: Mapped[str] = mapped_column(_ID)
+    reading: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+
+
 class Payload(Base):
     """What was asked: written once, read at the claim, erased on request."""
 
@@ -218,6 +249,7 @@ class Result(Base):
     usage: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     timings: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     error: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    degradation: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     expires_at: Mapped[datetime] = mapped_column(index=True)
 
 

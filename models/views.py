@@ -2,11 +2,21 @@
 
 from dataclasses import dataclass, field, fields
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 import orjson
 
 from models.lifecycle import TERMINAL, Status
+
+_TIMES: Final = (
+    "created_at",
+    "started_at",
+    "finished_at",
+    "deadline",
+    "expires_at",
+    "erased_at",
+    "estimated_start_at",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +49,8 @@ class JobView:
     tags: list[str] = field(default_factory=list)
     erased_at: datetime | None = None
     webhook: dict[str, Any] | None = None
+    degradation: dict[str, Any] | None = None  # None: what was asked
+    estimated_start_at: datetime | None = None
 
     @property
     def is_finished(self) -> bool:
@@ -52,7 +64,7 @@ class JobView:
         values = orjson.loads(document)
         known = {f.name for f in fields(cls)}
         kept = {name: value for name, value in values.items() if name in known}
-        for name in ("created_at", "started_at", "finished_at", "deadline", "expires_at", "erased_at"):
+        for name in _TIMES:
             if kept.get(name) is not None:
                 kept[name] = datetime.fromisoformat(kept[name])
         kept["status"] = Status(kept["status"])

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 import orjson
 
+from models.degradation import shown
 from models.lifecycle import Status
 
 TEST: Final = "webhook.test"
@@ -23,8 +24,6 @@ EVENTS: Final = (*JOB_EVENTS.values(), *BATCH_EVENTS)
 
 # A longer answer is fetched by the job's id: receivers are told to expect small bodies.
 LARGEST_OUTPUT: Final = 65_536
-# Until the degradation policy exists, every answer is what was asked.
-_FULL: Final = {"level": 0, "name": "full"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +40,7 @@ class FinishedJob:
     webhook: Mapping[str, Any] | None
     output: Mapping[str, Any] | None
     usage: Mapping[str, Any] | None
+    degradation: Mapping[str, Any] | None = None
 
 
 def job_data(job: FinishedJob) -> dict[str, Any]:
@@ -48,7 +48,7 @@ def job_data(job: FinishedJob) -> dict[str, Any]:
         "id": job.id,
         "status": job.status.value,
         "version": job.version,
-        "degradation": _FULL,
+        "degradation": shown(job.degradation),
         "usage": job.usage,
         "metadata": job.metadata,
     }

@@ -40,7 +40,8 @@ class Submission:
 
     async def submit(self, job: NewJob) -> Receipt:
         """Returns after the commit. Raises `OutboxFull` and `StoreUnavailable`."""
-        await self._cap.check()
+        if job.answer is None:
+            await self._cap.check()
         if not tracing().is_on:
             return await self._group.submit(job)
         with tracing().span("job.submit", "producer") as span:
@@ -51,6 +52,11 @@ class Submission:
         """The unfinished job of the tenant that asked exactly this: what a retry without a key meant."""
         async with self._database.read() as connection:
             return await jobs.find_in_flight(connection, tenant_id, fingerprint)
+
+    async def find_by_key(self, tenant_id: str, key: str) -> tuple[str, str] | None:
+        """The job that was submitted under this idempotency key, and its fingerprint."""
+        async with self._database.read() as connection:
+            return await submission.find_by_key(connection, tenant_id, key)
 
     def ring(self) -> None:
         """Something waits again; returns at once."""
@@ -67,8 +73,10 @@ class Submission:
             receipts = await submission.accept(self._database, connection, group)
         metrics.SUBMISSION_SECONDS.observe(time.perf_counter() - began)
         count_accepted(group, receipts)
-        self._cap.add(len(group))
-        self._bell.ring()
+        waiting = sum(job.answer is None for job in group)
+        if waiting:
+            self._cap.add(waiting)
+            self._bell.ring()
         return receipts
 
 

@@ -17,6 +17,8 @@ from models.views import JobView
 from queues.event_writer import EventWriter
 from queues.messages import identity
 from queues.observer import Observer, stop_showing
+from queues.overload import Overload
+from queues.pressure_board import EVERY
 from queues.publisher import Publisher, open_publisher
 from queues.redis import open_redis
 from queues.relay import BELL
@@ -40,6 +42,7 @@ class Upkeep:
         *,
         events: EventWriter | None = None,
         observer: Observer | None = None,
+        overload: Overload | None = None,
     ) -> None:
         self._database = database
         self._publisher = publisher
@@ -48,30 +51,51 @@ class Upkeep:
         self._models = models
         self._events = events
         self._observer = observer
+        self._overload = overload
         self._leadership = Leadership(database, f"{settings.broker.namespace}.upkeep")
+        self._leads = False
         self._deficit_since: dict[str, datetime] = {}
 
     async def run(self) -> None:
         """Until cancelled: reap and expire often, reconcile and forget once in a while."""
-        slow = asyncio.get_running_loop().time()
         try:
-            while True:
-                if await self._round((self.reap, self.expire, self._observe)):
-                    now = asyncio.get_running_loop().time()
-                    if now >= slow:
-                        slow = now + 10 * self._settings.reap_every.total_seconds()
-                        # What needs the broker comes last: it may be away.
-                        await self._round((self.forget, self.reconcile, self.revive))
-                await asyncio.sleep(self._settings.reap_every.total_seconds())
+            await asyncio.gather(self._keep(), self._watch())
         finally:
             await self._leadership.release()
+
+    async def _keep(self) -> None:
+        slow = asyncio.get_running_loop().time()
+        while True:
+            if await self._round((self.reap, self.expire, self._observe)):
+                now = asyncio.get_running_loop().time()
+                if now >= slow:
+                    slow = now + 10 * self._settings.reap_every.total_seconds()
+                    # What needs the broker comes last: it may be away.
+                    await self._round((self.forget, self.reconcile, self.revive))
+            await asyncio.sleep(self._settings.reap_every.total_seconds())
+
+    async def _watch(self) -> None:
+        """Twice a second, beside the rest: the broker may hold that up, and pressure does not wait."""
+        while self._overload is not None:
+            await asyncio.sleep(EVERY)
+            if self._leads:
+                await self._work((self._overload.look, self.expire))
 
     async def _round(self, works: tuple[Callable[[], Awaitable[int]], ...]) -> bool:
         """One round as the leader; False when another process leads or the database is away."""
         try:
-            if not await self._leadership.acquire():
-                stop_showing()
-                return False
+            self._leads = await self._leadership.acquire()
+        except StoreUnavailable as error:
+            self._leads = False
+            logger.warning("upkeep_delayed", reason=str(error))
+            return False
+        if not self._leads:
+            stop_showing()
+            return False
+        return await self._work(works)
+
+    async def _work(self, works: tuple[Callable[[], Awaitable[int]], ...]) -> bool:
+        try:
             for work in works:
                 await work()
         except (StoreUnavailable, BrokerUnavailable) as error:
@@ -234,7 +258,15 @@ async def run_upkeep(settings: Settings, models: Sequence[str]) -> None:
     await events.start()
     try:
         observer = Observer(database, redis, settings, models, publisher=publisher)
-        await Upkeep(database, publisher, settings, models, events=events, observer=observer).run()
+        await Upkeep(
+            database,
+            publisher,
+            settings,
+            models,
+            events=events,
+            observer=observer,
+            overload=Overload(database, redis, settings, models),
+        ).run()
     finally:
         await publisher.close()
         await events.close()

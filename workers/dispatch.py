@@ -21,6 +21,7 @@ from models.views import JobView
 from queues.messages import JobEnvelope
 from queues.order import Item, Load, Rules, Shares, choose
 from workers.deliveries import Delivery
+from workers.dispatch_policy import DispatchPolicy
 from workers.engines.protocol import Engine, EngineState
 from workers.ledger import Ledger, Settled
 from workers.meter import DeskMeter
@@ -77,6 +78,7 @@ class Desk:
     rules: Rules
     max_attempts: int = 3
     keep: Callable[[JobView, dict[str, Any]], None] = _let_go  # offers the answer to others who ask the same
+    policy: DispatchPolicy | None = None
     is_held: bool = False  # somebody paused the model: what runs goes on, nothing new begins
     is_draining: bool = False
     shares: Shares = field(default_factory=Shares)
@@ -216,7 +218,7 @@ class Desk:
                 self.counts["not_claimed"] += 1
                 delivery.dropped("not claimed: cancelled, expired, or claimed before")
             else:
-                self._start(delivery, claim)
+                self._start(delivery, claim if self.policy is None else self.policy.ask(claim))
         if self._runs_low(chosen):
             self._spawn(self.ledger.ask_for_more())
 
@@ -290,6 +292,8 @@ class Desk:
         view = _finished(run.claim.view, ending, settled)
         self.events.finished(view)
         self.keep(view, run.claim.request)
+        if self.policy is not None:
+            self.policy.note_ended(view)
         self.meter.ended(view, ending)
         _tell(view, ending)
         self.counts[ending.status.value] += 1
@@ -388,6 +392,7 @@ def _finished(view: JobView, ending: Ending, settled: Settled) -> JobView:
         usage=ending.usage,
         timings=ending.timings,
         error=ending.error,
+        degradation=ending.degradation,
     )
 
 

@@ -1,5 +1,7 @@
 """From what was accepted to what an engine takes."""
 
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from models.repositories.execution import Claim
@@ -19,9 +21,9 @@ def to_prompt(claim: Claim, *, chat: bool) -> Prompt:
         request_id=f"{claim.view.id}.{claim.view.attempt}",
         messages=tuple(messages) if messages is not None else None,
         text=text,
-        sampling=_sampling(request),
+        sampling=_limited(_sampling(request), claim.view.degradation),
         priority=claim.view.priority,
-        reasoning=request.get("reasoning"),
+        reasoning=False if _limit(claim.view.degradation) else request.get("reasoning"),
     )
 
 
@@ -42,6 +44,16 @@ def _sampling(request: dict[str, Any]) -> Sampling:
         logprobs=request.get("logprobs"),
         response_format=request.get("response_format"),
     )
+
+
+def _limit(degradation: Mapping[str, Any] | None) -> int | None:
+    """The tokens of a truncated answer, which does not think first either."""
+    return None if degradation is None else degradation.get("max_tokens")
+
+
+def _limited(sampling: Sampling, degradation: Mapping[str, Any] | None) -> Sampling:
+    limit = _limit(degradation)
+    return sampling if limit is None else replace(sampling, max_tokens=min(limit, sampling.max_tokens))
 
 
 def _given(request: dict[str, Any], name: str, default: float) -> float:

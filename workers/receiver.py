@@ -18,11 +18,13 @@ from models.dialect import open_database
 from queues.cancel_notices import CancelListener
 from queues.event_writer import EventWriter
 from queues.order import Rules
+from queues.pressure_board import PressureBoard
 from queues.redis import open_redis
 from queues.similar.feed import AnswerFeed
 from queues.similar.index import AnswerIndex
 from workers.deliveries import Delivery
 from workers.dispatch import Desk, Run
+from workers.dispatch_policy import DispatchPolicy
 from workers.engines.protocol import Engine, EngineHealth, EngineState
 from workers.ledger import Ledger
 from workers.runner import JobRunner, Limits, Stop
@@ -58,7 +60,8 @@ class Dispatcher:
         self._ledger = Ledger(self._database, worker=self._name, lease=self._settings.worker.lease)
         self._events = EventWriter.of(self._redis, self._settings)
         self._cancels = CancelListener(self._redis, namespace=namespace, on_cancel=self._cancel_job)
-        await self._events.start()
+        self._board = PressureBoard(self._redis, namespace=namespace, stale=self._settings.overload.stale)
+        await asyncio.gather(self._events.start(), self._board.start())
         self._answers = self._open_answers(namespace)
         self._answers.start()
         await asyncio.gather(*(engine.start() for engine in self._engines.values()))
@@ -117,6 +120,7 @@ class Dispatcher:
             await self._ledger.sign_off()
         await asyncio.gather(*(engine.close() for engine in self._engines.values()))
         await self._answers.close()
+        await self._board.close()
         await self._events.close()
         await self._redis.aclose()
         await self._database.close()
@@ -147,6 +151,7 @@ class Dispatcher:
             rules=Rules.of(self._settings.order),
             max_attempts=worker.max_attempts,
             keep=self._answers.offer,
+            policy=DispatchPolicy(self._board, model, self._settings.overload),
         )
 
     def _open_answers(self, namespace: str) -> AnswerFeed:

@@ -17,6 +17,7 @@ from core.errors import (
     PromptTooLong,
 )
 from core.tracing import tracing
+from models.degradation import shown
 from models.lifecycle import Status, attempts_left
 from models.repositories import dead_letters
 from models.repositories.execution import Claim, Ending
@@ -152,6 +153,8 @@ class JobRunner:
             self._events.emit(job.id, "reset", {"attempt": job.attempt})
         data = {"status": Status.RUNNING.value, "attempt": job.attempt, "version": job.version}
         self._events.emit(job.id, "status", data)
+        if job.degradation is not None:
+            self._events.emit(job.id, "degraded", shown(job.degradation))
 
     async def _generate(self, claim: Claim, answer: Answer) -> None:
         """Deltas until the stream ends; each must come within the stall limit, the first within more."""
@@ -226,6 +229,7 @@ class JobRunner:
             usage=_usage(answer.usage),
             timings=answer.timings(claim),
             error=error,
+            degradation=claim.view.degradation,
         )
 
 

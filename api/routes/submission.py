@@ -13,7 +13,7 @@ from api.dependencies import JobsCaller, Parts, parts_of
 from api.errors import describe
 from api.headers import idempotency_key, is_repeat, preferred_wait
 from api.intake import Intake, prepare, receive
-from api.job_answers import answer_submitted, json_answer, render
+from api.job_answers import answer_submitted, json_answer, refuse_late, render
 from api.json_body import read_json, validate
 from api.meter import count_refusal
 from api.routes.job_ids import JobId
@@ -51,7 +51,14 @@ async def submit(request: Request, caller: JobsCaller) -> Response:
     parts = parts_of(request)
     document = await read_json(request)
     wanted = validate(JobCreate, document)
-    job = await prepare(parts, caller, wanted, document, key=idempotency_key(request))
+    job = await prepare(
+        parts,
+        caller,
+        wanted,
+        document,
+        key=idempotency_key(request),
+        interactive=preferred_wait(request) is not None,
+    )
     intake = await receive(parts, job, is_repeat=is_repeat(request))
     return await _answer(request, intake)
 
@@ -60,7 +67,8 @@ async def _answer(request: Request, intake: Intake) -> Response:
     view, wait = intake.view, preferred_wait(request)
     if wait is not None:
         view = await parts_of(request).reader.until_finished(view, wait)
-    return answer_submitted(request, view, is_new=intake.is_new, waited=wait)
+        refuse_late(view)
+    return answer_submitted(request, view, is_new=intake.is_new, waited=wait, position=intake.position)
 
 
 @router.post(

@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from models.degradation import shown
 from models.lifecycle import Status
 from models.service_class import ServiceClass
 from models.views import JobView
@@ -143,7 +144,7 @@ def render_job(
     now: datetime | None = None,
 ) -> dict[str, Any]:
     is_queued = view.status is Status.QUEUED
-    starts_at = now + starts_in if now is not None and starts_in is not None else None
+    starts_at = now + starts_in if now is not None and starts_in is not None else view.estimated_start_at
     url = f"{base}/v1/jobs/{view.id}"
     return {
         "id": view.id,
@@ -168,7 +169,7 @@ def render_job(
             # A job that waits again keeps the name of its last worker in the table.
             "worker": None if is_queued else view.worker,
         },
-        "degradation": FULL,
+        "degradation": shown(view.degradation),
         "output": view.output,
         "usage": view.usage,
         "timings": view.timings,
@@ -178,6 +179,3 @@ def render_job(
         "tags": view.tags,
         "urls": {"self": url, "events": f"{url}/events", "cancel": f"{url}/cancel"},
     }
-
-
-FULL = {"level": 0, "name": "full", "reason": None, "similarity": None, "source_job_id": None}

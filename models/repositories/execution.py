@@ -63,6 +63,7 @@ class Ending:
     usage: dict[str, Any] | None = None
     timings: dict[str, Any] | None = None
     error: dict[str, Any] | None = None
+    degradation: dict[str, Any] | None = None
 
 
 async def claim(
@@ -144,6 +145,8 @@ def _to_claim(row: Any, payload: Any) -> Claim:
         metadata=payload.metadata,
         tags=payload.tags,
         webhook=webhook_view(payload.webhook),
+        degradation=row.degradation,
+        estimated_start_at=row.estimated_start_at,
     )
     ttl = None if payload.result_ttl is None else timedelta(seconds=payload.result_ttl)
     return Claim(view, payload.request, ttl, row.cost, row.strikes)
@@ -201,6 +204,7 @@ def _result_row(ending: Ending) -> dict[str, Any]:
         "usage": ending.usage,
         "timings": ending.timings,
         "error": ending.error,
+        "degradation": ending.degradation,
         "expires_at": ending.expires_at,
     }
 

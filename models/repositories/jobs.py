@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import Select, Table, Text, case, delete, literal, null, select, update
+from sqlalchemy import JSON, Select, Table, Text, case, delete, func, literal, null, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from models.dialect import Database, Now
@@ -53,6 +53,8 @@ _VIEW: Final = [
     _payloads.c.tags,
     _payloads.c.erased_at,
     _payloads.c.webhook,
+    func.coalesce(_results.c.degradation, _jobs.c.degradation, type_=JSON).label("degradation"),
+    _jobs.c.estimated_start_at,
     _deliveries.c.state.label("delivery_state"),
     _deliveries.c.attempts.label("delivery_attempts"),
     _deliveries.c.last_status.label("delivery_status"),

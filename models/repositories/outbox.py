@@ -22,6 +22,7 @@ from models.dialect import Now, skip_locked
 from models.membership import Among, PairAmong
 from models.tables import Outbox
 from models.views import JobView
+from models.waiting import Waiting
 
 _outbox: Final[Table] = Outbox.__table__  # type: ignore[assignment]
 SEPARATOR: Final = "\x1f"
@@ -97,6 +98,28 @@ async def waiting_counts(connection: AsyncConnection) -> dict[tuple[str, str], t
         .group_by(_outbox.c.model, _outbox.c.service_class)
     )
     return {(row.model, row.service_class): (row.jobs, int(row.tokens)) for row in rows}
+
+
+async def pressure(connection: AsyncConnection) -> dict[tuple[str, str], Waiting]:
+    """What waits per model and class, released ones included. Reads the whole index."""
+    rows = await connection.execute(
+        select(
+            _outbox.c.model,
+            _outbox.c.service_class,
+            func.count().label("jobs"),
+            func.sum(_outbox.c.cost).label("tokens"),
+            func.min(_outbox.c.created_at).label("oldest"),
+            Now().label("now"),
+        )
+        .where(_outbox.c.state != "scheduled")
+        .group_by(_outbox.c.model, _outbox.c.service_class)
+    )
+    return {
+        (row.model, row.service_class): Waiting(
+            row.jobs, int(row.tokens), max(0.0, (row.now - row.oldest).total_seconds())
+        )
+        for row in rows
+    }
 
 
 async def count_up_to(connection: AsyncConnection, limit: int) -> int:

@@ -9,13 +9,27 @@ from typing import Any, Final
 from sqlalchemy import Table, insert, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from models.degradation import Degradation, Terms, terms
 from models.dialect import Database, Now, insert_rows
 from models.lifecycle import Status
 from models.repositories import crowds
 from models.repositories.outbox import lane
+from models.repositories.results import record_results
 from models.tables import IdempotencyKey, Job, JobTag, Outbox, Payload
 
 IDEMPOTENCY_LIFETIME: Final = timedelta(hours=24)
+FIRST_VERSION: Final = 1
+READY_TIMINGS: Final = {"queue_ms": 0.0, "run_ms": 0.0}
+
+
+@dataclass(frozen=True, slots=True)
+class ReadyAnswer:
+    """An answer that needs no GPU, with the label that says where it comes from (None: what was asked)."""
+
+    output: dict[str, Any]
+    usage: dict[str, Any]
+    expires_at: datetime
+    degradation: Degradation | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +62,25 @@ class NewJob:
     most_of_tenant: int = 0
     most_of_key: int = 0
     trace: str | None = None  # W3C traceparent
+    degradation: Degradation | None = None
+    estimated_start_at: datetime | None = None
+    answer: ReadyAnswer | None = None  # the job is born completed, and never waits
+
+    @property
+    def terms(self) -> Terms:
+        return terms(self.request, service_class=self.service_class, batch_id=self.batch_id)
+
+
+async def find_by_key(connection: AsyncConnection, tenant_id: str, key: str) -> tuple[str, str] | None:
+    """The job and the fingerprint that a good idempotency key belongs to."""
+    table = _table(IdempotencyKey)
+    found = await connection.execute(
+        select(table.c.job_id, table.c.fingerprint).where(
+            table.c.tenant_id == tenant_id, table.c.key == key, table.c.expires_at >= Now()
+        )
+    )
+    row = found.one_or_none()
+    return (row.job_id, row.fingerprint) if row is not None else None
 
 
 class Reception(StrEnum):
@@ -134,7 +167,10 @@ async def _insert(connection: AsyncConnection, jobs: Sequence[NewJob]) -> None:
         return
     await insert_rows(connection, _table(Job), [_job_row(job) for job in jobs])
     await insert_rows(connection, _table(Payload), [_payload_row(job) for job in jobs])
-    await insert_rows(connection, _table(Outbox), [_outbox_row(job) for job in jobs])
+    if waiting := [_outbox_row(job) for job in jobs if job.answer is None]:
+        await insert_rows(connection, _table(Outbox), waiting)
+    if answered := [_result_row(job, job.answer) for job in jobs if job.answer is not None]:
+        await record_results(connection, answered)
     tags = [
         {"tenant_id": job.tenant_id, "tag": tag, "job_id": job.id} for job in jobs for tag in set(job.tags)
     ]
@@ -154,8 +190,8 @@ def _job_row(job: NewJob) -> dict[str, Any]:
         "model": job.model,
         "service_class": job.service_class,
         "priority": job.priority,
-        "status": Status.QUEUED.value,
-        "version": 1,
+        "status": (Status.COMPLETED if job.answer else Status.QUEUED).value,
+        "version": FIRST_VERSION + (job.answer is not None),
         "generation": 0,
         "attempt": 0,
         "excused": 0,
@@ -171,6 +207,22 @@ def _job_row(job: NewJob) -> dict[str, Any]:
         "fingerprint": job.fingerprint,
         "key_id": job.key_id,
         "trace": job.trace,
+        "degradation": job.degradation.document() if job.degradation else None,
+        "estimated_start_at": job.estimated_start_at,
+        "finished_at": job.created_at if job.answer else None,
+    }
+
+
+def _result_row(job: NewJob, answer: ReadyAnswer) -> dict[str, Any]:
+    return {
+        "job_id": job.id,
+        "attempt": 0,
+        "output": answer.output,
+        "usage": answer.usage,
+        "timings": READY_TIMINGS,
+        "error": None,
+        "degradation": answer.degradation.document() if answer.degradation else None,
+        "expires_at": answer.expires_at,
     }
 
 

@@ -104,6 +104,7 @@ async def _interesting(
             _jobs.c.status,
             _jobs.c.version,
             _jobs.c.finished_at,
+            _jobs.c.degradation,
             _payloads.c.metadata,
             _payloads.c.webhook,
         )
@@ -125,6 +126,7 @@ def _finished(row: Any, result: Mapping[str, Any]) -> FinishedJob:
         webhook=row.webhook,
         output=result.get("output"),
         usage=result.get("usage"),
+        degradation=result.get("degradation") or row.degradation,
     )
 
 

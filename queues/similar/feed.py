@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from core.logs import get_logger
 from core.settings import AnswerSettings
+from models.degradation import level_of
 from models.lifecycle import Status
 from models.views import JobView
 from queues.redis import REDIS_DOWN
@@ -88,6 +89,7 @@ def is_whole(view: JobView) -> bool:
         view.status is Status.COMPLETED
         and view.batch_id is None
         and output.get("finish_reason") == "stop"
+        and level_of(view.degradation) == 0
         and bool(output.get("text"))
         and not output.keys() - {"text", "reasoning", "finish_reason"}
     )

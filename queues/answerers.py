@@ -1,0 +1,64 @@
+"""Answers that need no GPU: who is asked, in which order, and from which level on."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Protocol
+
+from core.errors import PenstockError
+from core.logs import get_logger
+from models.degradation import Level, Terms
+from models.repositories.submission import NewJob, ReadyAnswer
+from queues.redis import REDIS_DOWN
+
+logger = get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A checked job, the level that holds for its model, why, and what its caller accepts."""
+
+    job: NewJob
+    level: Level
+    reason: str
+    terms: Terms
+    keep: timedelta
+
+    def answer(self, text: str, **rest: object) -> ReadyAnswer:
+        """A finished text as an answer: no tokens were made for it, so none are accounted."""
+        usage = {
+            "prompt_tokens": 0,
+            "completion_tokens": 0,
+            "total_tokens": 0,
+            "prompt_tokens_details": {"cached_tokens": 0},
+        }
+        output = {"text": text, "reasoning": None, "finish_reason": "stop", **rest}
+        expires_at = self.job.created_at + (self.job.result_ttl or self.keep)
+        return ReadyAnswer(output=output, usage=usage, expires_at=expires_at)
+
+
+class Answerer(Protocol):
+    """`level` is the first at which it is asked; one of `FULL` is always asked, and never refused."""
+
+    @property
+    def level(self) -> Level: ...
+
+    async def answer(self, question: Question) -> ReadyAnswer | None:
+        """None: it has no answer to this, and the next one is asked."""
+
+
+async def first_answer(answerers: Sequence[Answerer], question: Question) -> ReadyAnswer | None:
+    """The first that has an answer and is allowed. One that is broken has none."""
+    for answerer in answerers:
+        if answerer.level > question.level:
+            continue
+        if answerer.level is not Level.FULL and not question.terms.allows(answerer.level):
+            continue
+        try:
+            answer = await answerer.answer(question)
+        except (PenstockError, *REDIS_DOWN) as error:
+            logger.warning("answerer_failed", answerer=type(answerer).__name__, reason=str(error))
+            continue
+        if answer is not None:
+            return answer
+    return None

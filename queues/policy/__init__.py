@@ -1,0 +1,1 @@
+"""The degradation policy: pressure in, a level and a reason out. Nothing here does I/O."""
