@@ -1,16 +1,13 @@
 """What an error is in HTTP: its status, its headers and its one body. Nothing else knows."""
 
-import difflib
 import http
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 import orjson
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
-from pydantic import BaseModel, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -18,6 +15,7 @@ from starlette.responses import Response
 from api.meter import count_refusal
 from core import errors
 from core.errors import PenstockError
+from queues.requests.validation import field_problems
 
 MAX_RETRY_AFTER: Final = 120
 
@@ -25,6 +23,7 @@ STATUS: Final[dict[type[PenstockError], int]] = {
     PenstockError: 500,
     errors.BadInput: 400,
     errors.InvalidField: 422,
+    errors.InvalidFields: 422,
     errors.BodyTooLarge: 413,
     errors.Unauthenticated: 401,
     errors.Forbidden: 403,
@@ -59,11 +58,6 @@ _CODES: Final = {
     415: "unsupported_media_type",
 }
 _RETRY_SOON: Final = {409: 1.0, 429: 5.0, 503: 5.0}
-# A rule over several fields names the one to change in its error type: pydantic gives it no place.
-OF_FIELD: Final = "of_field."
-_MOST_PROBLEMS: Final = 20
-_LONGEST_NAME: Final = 100
-_SOURCES: Final = frozenset({"body", "query", "path", "header"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,14 +90,6 @@ class Problem:
         }
 
 
-class Refused(RequestValidationError):
-    """Fields and messages that are fit to be sent."""
-
-    def __init__(self, problems: list[dict[str, str]]) -> None:
-        super().__init__([])
-        self.problems = problems
-
-
 def status_of(error: type[PenstockError]) -> int:
     return next(STATUS[base] for base in error.__mro__ if base in STATUS)
 
@@ -111,10 +97,10 @@ def status_of(error: type[PenstockError]) -> int:
 def describe(error: Exception) -> Problem:
     """Any error as a problem. What nobody foresaw says nothing about itself."""
     match error:
+        case errors.InvalidFields():
+            return invalid(error.problems)
         case PenstockError():
             return _describe_own(error)
-        case Refused():
-            return invalid(error.problems)
         case RequestValidationError():
             return invalid(field_problems(error.errors()))
         case HTTPException():
@@ -146,33 +132,6 @@ def retry_after(seconds: float) -> str:
 def invalid(problems: list[dict[str, str]]) -> Problem:
     first = problems[0]
     return Problem(422, errors.InvalidField.code, f"{first['field']}: {first['message']}", problems)
-
-
-def field_problems(found: Sequence[Any], model: type[BaseModel] | None = None) -> list[dict[str, str]]:
-    """Pydantic's errors as field and message. Values are never repeated."""
-    return [_field_problem(error, model) for error in found[:_MOST_PROBLEMS]]
-
-
-def problems_of(error: ValidationError, model: type[BaseModel]) -> list[dict[str, str]]:
-    return field_problems(error.errors(include_url=False, include_context=False, include_input=False), model)
-
-
-def _field_problem(error: Any, model: type[BaseModel] | None) -> dict[str, str]:
-    place = [str(part)[:_LONGEST_NAME] for part in error["loc"]]
-    if model is None and place and place[0] in _SOURCES:
-        place = place[1:]
-    if error["type"].startswith(OF_FIELD):
-        place.append(error["type"].removeprefix(OF_FIELD))
-    message = str(error["msg"]).removeprefix("Value error, ")
-    if error["type"] == "extra_forbidden":
-        message = _unknown(error["loc"], model)
-    return {"field": ".".join(place) or "body", "message": message}
-
-
-def _unknown(place: Sequence[Any], model: type[BaseModel] | None) -> str:
-    known = list(model.model_fields) if model and len(place) == 1 else []
-    nearest = difflib.get_close_matches(str(place[-1])[:_LONGEST_NAME], known, n=1)
-    return f"Unknown field; did you mean {nearest[0]}?" if nearest else "Unknown field."
 
 
 def respond(request: Request, problem: Problem) -> Response:

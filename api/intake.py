@@ -6,7 +6,6 @@ from typing import Any, Final
 
 from api.auth import Caller
 from api.dependencies import Parts
-from api.schemas.job_create import JobCreate
 from core.errors import IdempotencyMismatch, InvalidField, QueueFull, RateLimited
 from core.ids import new_id
 from models.degradation import shown
@@ -17,6 +16,8 @@ from models.views import JobView, webhook_view
 from queues.events import EventKind
 from queues.policy.admission import interactive_limit
 from queues.prompts import fingerprint
+from queues.requests.capabilities import check_capabilities
+from queues.requests.job_request import JobCreate
 
 _REUSED: Final = "This Idempotency-Key was used with another body; use a new key."
 _FURTHEST: Final = timedelta(days=30)
@@ -49,6 +50,7 @@ async def prepare(
     """
     now = parts.clock.now()
     model = parts.catalogue.get(wanted.model)
+    check_capabilities(model, wanted)
     _check_times(wanted, now)
     if wanted.webhook is not None:
         await parts.webhooks.admit_job_url(caller.tenant_id, wanted.webhook.url)

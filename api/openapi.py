@@ -16,10 +16,11 @@ from api.schemas import (
     webhook_create,
     webhook_read,
 )
+from queues.requests.job_request import JobCreate
 
 _REF: Final = "#/components/schemas/{model}"
 _MODELS: Final[list[tuple[type[BaseModel], JsonSchemaMode]]] = [
-    (job_create.JobCreate, "validation"),
+    (JobCreate, "validation"),
     (webhook_create.EndpointCreate, "validation"),
     (webhook_create.EndpointChange, "validation"),
     (webhook_read.EndpointRead, "serialization"),

@@ -3,6 +3,7 @@
 PenstockError
 ├── BadInput                  the caller must change the request
 │   ├── InvalidField          one field of it
+│   ├── InvalidFields         one field or more, each with what is wrong
 │   ├── PromptTooLong         no worker could run it
 │   ├── UnknownModel          nothing serves that name
 │   ├── TargetRefused         a webhook may not go there
@@ -53,6 +54,16 @@ class InvalidField(BadInput):
     def __init__(self, field: str, message: str) -> None:
         super().__init__(message)
         self.field = field
+
+
+class InvalidFields(BadInput):
+    """Problems of one request or more: `field` and `message`, fit to be sent."""
+
+    code = "invalid_field"
+
+    def __init__(self, problems: list[dict[str, str]]) -> None:
+        super().__init__(f"{problems[0]['field']}: {problems[0]['message']}")
+        self.problems = problems
 
 
 class PromptTooLong(InvalidField):

@@ -60,6 +60,9 @@ class ServedModel(BaseModel):
         description="A job's `prompt` is put as a user's message; false: it is continued as it is.",
     )
     reasoning: bool = Field(default=False, description="The model thinks before it answers.")
+    tools: bool = Field(
+        default=False, description="The chat template takes tools; false: requests with tools are refused."
+    )
     gpus: PositiveInt = Field(default=1, description="GPUs that one worker of this model keeps.")
     gpu_hour_price: NonNegativeFloat = Field(
         default=0.0, description="What one GPU costs an hour, in any one currency: for the cost of tokens."

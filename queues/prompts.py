@@ -87,7 +87,11 @@ def fingerprint(request: Any) -> str:
 def _texts(request: Mapping[str, Any]) -> list[str]:
     if request.get("prompt") is not None:
         return [request["prompt"]]
-    return [message["content"] for message in request["messages"]]
+    texts = [message["content"] for message in request["messages"]]
+    # Templates write calls and tools down as JSON, more or less.
+    written = [message["tool_calls"] for message in request["messages"] if message.get("tool_calls")]
+    written += request.get("tools") or []
+    return texts + [orjson.dumps(one).decode() for one in written]
 
 
 def _bytes(text: str) -> int:

@@ -10,7 +10,7 @@ from api.dependencies import JobsCaller, parts_of
 from api.headers import MAX_WAIT, matches
 from api.intake import check_deadline
 from api.job_answers import answer_job, etag, job_headers, json_answer, render
-from api.json_body import read_json, validate
+from api.json_body import read_json
 from api.routes.job_ids import JobId
 from api.schemas.admin_read import render_timeline
 from api.schemas.job_create import FeedbackCreate, JobChange
@@ -21,6 +21,7 @@ from models.repositories import changes, jobs
 from models.repositories.jobs import Change, Filter
 from models.service_class import ServiceClass
 from queues.cancel_notices import publish_cancel
+from queues.requests.validation import validate
 
 router = APIRouter(tags=["jobs"], default_response_class=Response)
 

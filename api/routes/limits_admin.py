@@ -7,12 +7,13 @@ from fastapi import APIRouter, Path, Request, Response
 from api import openapi
 from api.dependencies import AdminCaller, parts_of
 from api.job_answers import json_answer
-from api.json_body import read_json, validate
+from api.json_body import read_json
 from api.schemas.limits_change import LimitsChange
 from api.schemas.usage_read import render_limits
 from core.errors import NotFound
 from models.limits import NO_LIMITS, Limits
 from models.repositories import access
+from queues.requests.validation import validate
 
 router = APIRouter(tags=["operation"], default_response_class=Response)
 

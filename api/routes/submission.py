@@ -14,16 +14,18 @@ from api.errors import describe
 from api.headers import idempotency_key, is_repeat, preferred_wait
 from api.intake import Intake, prepare, receive
 from api.job_answers import answer_submitted, json_answer, refuse_late, render
-from api.json_body import read_json, validate
+from api.json_body import read_json
 from api.meter import count_refusal
 from api.routes.job_ids import JobId
-from api.schemas.job_create import BulkCreate, JobCreate
+from api.schemas.job_create import BulkCreate
 from core.errors import Conflict, NotFinished, Unavailable
 from core.tracing import tracing
 from models.repositories import jobs
 from models.repositories.submission import NewJob
 from models.views import JobView
 from queues.prompts import fingerprint
+from queues.requests.job_request import JobCreate
+from queues.requests.validation import validate
 
 router = APIRouter(tags=["jobs"], default_response_class=Response)
 

@@ -5,11 +5,12 @@ from fastapi import APIRouter, Request, Response
 from api import openapi
 from api.dependencies import JobsCaller, parts_of
 from api.job_answers import json_answer
-from api.json_body import read_json, validate
+from api.json_body import read_json
 from api.routes.webhook_ids import EndpointId
 from api.schemas.webhook_create import EndpointChange, EndpointCreate
 from api.schemas.webhook_read import render_delivery_detail, render_endpoint, render_secret
 from core.errors import InvalidField
+from queues.requests.validation import validate
 
 router = APIRouter(tags=["webhooks"], default_response_class=Response)
 

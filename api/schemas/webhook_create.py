@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field, StringConstraints
 
-from api.schemas.job_create import Body, WebhookUrl
+from queues.requests.job_request import Body, WebhookUrl
 
 EventType = Literal[
     "job.completed",

@@ -8,11 +8,12 @@ import pytest
 from starlette.requests import Request
 
 from api.errors import Problem, describe
-from api.json_body import read_json, validate
-from api.schemas.job_create import JobCreate
+from api.json_body import read_json
 from core.errors import InvalidField, PromptTooLong
 from models.catalogue import Catalogue
 from queues.prompts import Demand, PromptMeter, fingerprint
+from queues.requests.job_request import JobCreate
+from queues.requests.validation import validate
 
 USER = {"role": "user", "content": "Hi."}
 
@@ -44,7 +45,7 @@ def judged(raw: bytes) -> Problem:
         ({"messages": {}}, "messages"),
         ({"messages": [{"role": "wizard", "content": "x"}]}, "messages.0.role"),
         ({"messages": [USER, {"role": "user", "content": ""}]}, "messages.1.content"),
-        ({"messages": [{**USER, "name": "x"}]}, "messages.0.name"),
+        ({"messages": [{**USER, "colour": "x"}]}, "messages.0.colour"),
         ({"prompt": "x", "max_tokens": 0}, "max_tokens"),
         ({"prompt": "x", "max_tokens": 1.5}, "max_tokens"),
         ({"prompt": "x", "max_tokens": "5"}, "max_tokens"),
