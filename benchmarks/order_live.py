@@ -128,7 +128,7 @@ def main() -> int:
     with (
         open_services() as services,
         tempfile.TemporaryDirectory() as folder,
-        running_platform(services, Path(folder)) as platform,
+        running_platform(services, Path(folder), OVERLOAD__ENABLED="false") as platform,
     ):
         figures = measure(platform, arguments.backlog, arguments.rounds)
     show(figures)

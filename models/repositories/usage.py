@@ -10,6 +10,7 @@ from sqlalchemy import Table, delete, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from models.dialect import insert_into
+from models.membership import Among
 from models.tables import Job, Usage
 
 _jobs: Final[Table] = Job.__table__  # type: ignore[assignment]
@@ -37,7 +38,7 @@ async def account(connection: AsyncConnection, results: Mapping[str, Mapping[str
             _jobs.c.model,
             _jobs.c.service_class,
             _jobs.c.finished_at,
-        ).where(_jobs.c.id.in_(list(counted)))
+        ).where(Among(_jobs.c.id, list(counted)))
     )
     sums: defaultdict[tuple[Any, ...], list[int]] = defaultdict(lambda: [0] * len(_SUMS))
     for owner in owners:
