@@ -24,6 +24,7 @@ from queues.limits.quota import Quota
 from queues.limits.rates import RateLimits
 from queues.pressure_board import PressureBoard
 from queues.prompts import PromptMeter
+from queues.similar.answerers import ExactAnswerer, SimilarAnswerer
 from queues.similar.index import AnswerIndex
 from queues.submission import Submission
 from queues.targets import Targets
@@ -100,7 +101,7 @@ def assemble(
         board=board,
         admission=Admission(
             board,
-            answerers(settings),
+            answerers(settings, answers, catalogue),
             catalogue,
             clock,
             policy=settings.overload,
@@ -109,9 +110,14 @@ def assemble(
     )
 
 
-def answerers(settings: Settings) -> tuple[Answerer, ...]:  # noqa: ARG001 - none needs them yet
+def answerers(settings: Settings, answers: AnswerIndex, catalogue: Catalogue) -> tuple[Answerer, ...]:
     """Who answers without a GPU, in the order in which they are asked."""
-    return ()
+    if not settings.answers.enabled:
+        return ()
+    return (
+        ExactAnswerer(answers, catalogue, settings.answers),
+        SimilarAnswerer(answers, catalogue, settings.answers),
+    )
 
 
 def parts_of(request: Request) -> Parts:

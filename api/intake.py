@@ -8,12 +8,13 @@ from api.auth import Caller
 from api.dependencies import Parts
 from core.errors import IdempotencyMismatch, InvalidField, QueueFull, RateLimited
 from core.ids import new_id
-from models.degradation import shown
+from models.degradation import level_of, shown
 from models.lifecycle import Status
 from models.repositories.submission import FIRST_VERSION, READY_TIMINGS, NewJob, Reception
 from models.service_class import clamp
 from models.views import JobView, webhook_view
 from queues.events import EventKind
+from queues.follow_ups import with_follow_up
 from queues.policy.admission import interactive_limit
 from queues.prompts import fingerprint
 from queues.requests.capabilities import check_capabilities
@@ -134,7 +135,7 @@ async def receive(parts: Parts, job: NewJob, *, is_repeat: bool = False) -> Inta
         if job.idempotency_key is None or (known := await _known(parts, job)) is None:
             raise
         return known
-    job = admitted.job
+    job = with_follow_up(admitted.job, job)
     receipt = await parts.submission.submit(job)
     match receipt.reception:
         case Reception.CREATED:
@@ -163,7 +164,7 @@ async def _known(parts: Parts, job: NewJob) -> Intake | None:
 
 def _tell(parts: Parts, view: JobView) -> None:
     """Those who follow the job learn at once what it gets."""
-    if view.degradation is not None:
+    if level_of(view.degradation):
         parts.notices.emit(view.id, EventKind.DEGRADED, shown(view.degradation))
     if view.is_finished:
         parts.notices.finished(view)
@@ -183,6 +184,8 @@ def as_view(job: NewJob) -> JobView:
         deadline=job.deadline,
         batch_id=job.batch_id,
         retry_of=job.retry_of,
+        follow_up=job.follow_up,
+        follow_up_of=job.follow_up_of,
         metadata=job.metadata,
         tags=list(job.tags),
         webhook=webhook_view(job.webhook),

@@ -4,6 +4,7 @@ from typing import Final
 
 from api import standings
 from api.auth import Caller
+from core import metrics
 from core.errors import InvalidField, LimitReached
 from core.settings import DefaultLimits, Settings
 from models.limits import Bounds, Complexity, Limits
@@ -60,6 +61,7 @@ class Door:
             standings.note(await self._rates.take(wanted))
         except LimitReached as reached:
             standings.note(reached.standings)
+            metrics.LIMIT_REFUSALS.labels(reached.code).inc()
             raise
 
 

@@ -121,6 +121,8 @@ class Job(Base):
     worker: Mapped[str | None] = mapped_column(_NAME)
     batch_id: Mapped[str | None] = mapped_column(_ID)
     retry_of: Mapped[str | None] = mapped_column(_ID)
+    follow_up: Mapped[str | None] = mapped_column(_ID)  # the job that gives the full answer
+    follow_up_of: Mapped[str | None] = mapped_column(_ID)
     key_id: Mapped[str | None] = mapped_column(_ID)  # whose usage it is
     fingerprint: Mapped[str] = mapped_column(String(32))
     trace: Mapped[str | None] = mapped_column(String(64))  # W3C traceparent, where tracing is on

@@ -41,6 +41,8 @@ class JobView:
     worker: str | None = None
     batch_id: str | None = None
     retry_of: str | None = None
+    follow_up: str | None = None
+    follow_up_of: str | None = None
     output: dict[str, Any] | None = None
     usage: dict[str, Any] | None = None
     timings: dict[str, Any] | None = None

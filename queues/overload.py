@@ -14,6 +14,7 @@ from models.repositories.degradation import Change, Pin
 from models.repositories.fleet import WorkerRow
 from models.service_class import ServiceClass
 from models.waiting import Waiting
+from queues.follow_ups import release_follow_ups
 from queues.policy.meter import Look, Meter, measure
 from queues.policy.rules import advance
 from queues.policy.state import State, Verdict
@@ -71,6 +72,10 @@ class Overload:
         self._states = {model: verdict.state for model, verdict in verdicts.items()}
         await self._publish(verdicts)
         return len(changes)
+
+    async def release_follow_ups(self) -> int:
+        """Full answers that wait for calm, of the models that have it; the number of them."""
+        return await release_follow_ups(self._database, self._states or {})
 
     async def _counters(self) -> dict[str, dict[str, int]] | None:
         """By model; None while Redis is down: rates are then what they were."""

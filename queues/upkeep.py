@@ -66,13 +66,16 @@ class Upkeep:
     async def _keep(self) -> None:
         slow = asyncio.get_running_loop().time()
         while True:
-            if await self._round((self.reap, self.expire, self._observe)):
+            if await self._round((self.reap, self.expire, self._observe, self._follow_up)):
                 now = asyncio.get_running_loop().time()
                 if now >= slow:
                     slow = now + 10 * self._settings.reap_every.total_seconds()
                     # What needs the broker comes last: it may be away.
                     await self._round((self.forget, self.reconcile, self.revive))
             await asyncio.sleep(self._settings.reap_every.total_seconds())
+
+    async def _follow_up(self) -> int:
+        return await self._overload.release_follow_ups() if self._overload is not None else 0
 
     async def _watch(self) -> None:
         """Twice a second, beside the rest: the broker may hold that up, and pressure does not wait."""

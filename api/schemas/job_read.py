@@ -68,6 +68,8 @@ class JobRead(Document):
     expires_at: datetime | None
     erased_at: datetime | None
     retry_of: str | None
+    follow_up: str | None
+    follow_up_of: str | None
     batch_id: str | None
     queue: QueueRead | None
     attempt: AttemptRead
@@ -161,6 +163,8 @@ def render_job(
         "expires_at": view.expires_at,
         "erased_at": view.erased_at,
         "retry_of": view.retry_of,
+        "follow_up": view.follow_up,
+        "follow_up_of": view.follow_up_of,
         "batch_id": view.batch_id,
         "queue": {"position": position, "estimated_start_at": starts_at} if is_queued else None,
         "attempt": {

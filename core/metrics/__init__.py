@@ -95,6 +95,11 @@ _WORKER: Final = (Process.WORKER,)
 _UPKEEP: Final = (Process.UPKEEP,)
 _KIND: Final = ("model", "service_class")
 
+# Limits.
+LIMIT_REFUSALS: Final = counter(
+    "penstock_limit_refusals_total", "Submissions beyond a limit of their key or tenant.", ("code",), by=_API
+)
+
 # HTTP.
 HTTP_SECONDS: Final = histogram(
     "penstock_http_request_seconds",

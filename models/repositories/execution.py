@@ -142,6 +142,8 @@ def _to_claim(row: Any, payload: Any) -> Claim:
         worker=row.worker,
         batch_id=row.batch_id,
         retry_of=row.retry_of,
+        follow_up=row.follow_up,
+        follow_up_of=row.follow_up_of,
         metadata=payload.metadata,
         tags=payload.tags,
         webhook=webhook_view(payload.webhook),

@@ -45,6 +45,8 @@ _VIEW: Final = [
     _jobs.c.worker,
     _jobs.c.batch_id,
     _jobs.c.retry_of,
+    _jobs.c.follow_up,
+    _jobs.c.follow_up_of,
     _results.c.output,
     _results.c.usage,
     _results.c.timings,

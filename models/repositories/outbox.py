@@ -201,6 +201,20 @@ async def take_back(connection: AsyncConnection, *, model: str, released_for: ti
     return result.rowcount
 
 
+async def release_follow_ups(connection: AsyncConnection, models: Sequence[str]) -> int:
+    """Rows that wait for no time but for calm are waiting for the relay; the number of them."""
+    result = await connection.execute(
+        update(_outbox)
+        .where(
+            _outbox.c.state == "scheduled",
+            _outbox.c.available_at.is_(None),
+            _outbox.c.model.in_(models),
+        )
+        .values(state="waiting")
+    )
+    return result.rowcount
+
+
 async def release_again(
     connection: AsyncConnection, messages: Sequence[tuple[str, int]], *, after: timedelta
 ) -> int:

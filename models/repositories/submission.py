@@ -64,6 +64,9 @@ class NewJob:
     trace: str | None = None  # W3C traceparent
     degradation: Degradation | None = None
     estimated_start_at: datetime | None = None
+    follow_up: str | None = None  # the job that gives the full answer later
+    follow_up_of: str | None = None  # this one waits until its model is calm
+    companion: "NewJob | None" = None  # inserted in the same transaction
     answer: ReadyAnswer | None = None  # the job is born completed, and never waits
 
     @property
@@ -105,8 +108,9 @@ async def accept(database: Database, connection: AsyncConnection, jobs: Sequence
     created = [
         job for job, receipt in zip(jobs, receipts, strict=True) if receipt.reception is Reception.CREATED
     ]
-    refused = await crowds.too_many(connection, created)
-    await _insert(connection, [job for job in created if job.id not in refused])
+    refused = await crowds.too_many(connection, [job for job in created if job.answer is None])
+    accepted = [job for job in created if job.id not in refused]
+    await _insert(connection, accepted + [job.companion for job in accepted if job.companion])
     return [
         Receipt(Reception.CROWDED, receipt.job_id) if receipt.job_id in refused else receipt
         for receipt in receipts
@@ -206,6 +210,8 @@ def _job_row(job: NewJob) -> dict[str, Any]:
         "retry_of": job.retry_of,
         "fingerprint": job.fingerprint,
         "key_id": job.key_id,
+        "follow_up": job.follow_up,
+        "follow_up_of": job.follow_up_of,
         "trace": job.trace,
         "degradation": job.degradation.document() if job.degradation else None,
         "estimated_start_at": job.estimated_start_at,
@@ -238,7 +244,9 @@ def _payload_row(job: NewJob) -> dict[str, Any]:
 
 
 def _outbox_row(job: NewJob) -> dict[str, Any]:
-    scheduled = job.not_before is not None and job.not_before > job.created_at
+    starts = job.not_before if job.not_before and job.not_before > job.created_at else None
+    # A follow-up waits for calm, which has no time.
+    scheduled = starts is not None or job.follow_up_of is not None
     return {
         "job_id": job.id,
         "generation": 0,
@@ -254,7 +262,7 @@ def _outbox_row(job: NewJob) -> dict[str, Any]:
         "created_at": job.created_at,
         "deadline": job.deadline,
         "expires_at": min((t for t in (job.deadline, job.queue_deadline) if t), default=None),
-        "available_at": job.not_before if scheduled else None,
+        "available_at": None if job.follow_up_of else starts,
         "released_at": None,
         "trace": job.trace,
     }

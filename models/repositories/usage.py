@@ -9,6 +9,7 @@ from typing import Any, Final
 from sqlalchemy import Table, delete, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from models.degradation import level_of
 from models.dialect import insert_into
 from models.membership import Among
 from models.tables import Job, Usage
@@ -53,7 +54,7 @@ def _amounts(row: Mapping[str, Any]) -> list[int]:
     cached = (used.get("prompt_tokens_details") or {}).get("cached_tokens", 0)
     return [
         1,
-        1 if row.get("degradation") else 0,
+        1 if level_of(row.get("degradation")) else 0,
         used.get("prompt_tokens", 0),
         cached,
         used.get("completion_tokens", 0),

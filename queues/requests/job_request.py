@@ -187,6 +187,9 @@ class Degradation(Body):
         default=None, description="Levels the caller accepts; [] refuses all."
     )
     min_similarity: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None = None
+    follow_up: bool = Field(
+        default=False, description="After a degraded answer, a bulk job gives the full one when it is calm."
+    )
 
 
 class JobWebhook(Body):

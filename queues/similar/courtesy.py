@@ -50,7 +50,7 @@ def _step(found: "list[Word]", *, careful: bool) -> "list[Word]":
     if please and ":" not in found[please - 1].after:
         return found[please:]
     frame = _leading(found, _FRAMES)
-    if frame and ":" not in found[frame - 1].after:
+    if frame:
         return found[frame:]
     return _without_modal(found)
 

@@ -87,6 +87,7 @@ def is_whole(view: JobView) -> bool:
     output = view.output or {}
     return (
         view.status is Status.COMPLETED
+        and view.degradation is None
         and view.batch_id is None
         and output.get("finish_reason") == "stop"
         and level_of(view.degradation) == 0

@@ -19,6 +19,7 @@ REWORDINGS: Final[tuple[Pair, ...]] = (
     ("How to reset my password", "Could you please tell me how to reset my password?"),
     ("How to reset my password", "I would like to know how to reset my password."),
     ("How to reset my password", "Can you tell me how to reset my password, please"),
+    ("How do I pay by card?", "I have a question: how do I pay by card?"),
     ("Reset my password", "Please reset my password."),
     ("Reset my password", "Could you please reset my password?"),
     ("What is your refund policy?", "What's your refund policy?"),

@@ -1,0 +1,77 @@
+"""Answers from the index: the same request's at any time, a similar question's under pressure."""
+
+from dataclasses import replace
+from typing import Final
+
+from core.settings import AnswerSettings
+from models.catalogue import Catalogue
+from models.degradation import Degradation, Level
+from models.repositories.submission import NewJob, ReadyAnswer
+from queues.answerers import Question
+from queues.similar.asked import Asked, asked
+from queues.similar.index import AnswerIndex, KeptAnswer
+
+# The default matcher knows two cases: the same words in the same order, or nothing.
+SAME_WORDS: Final = 1.0
+
+
+class ExactAnswerer:
+    """What was answered in full stays full: it is asked at every level, and nobody refuses it.
+
+    Under `overload` it is silent while there is none.
+    """
+
+    level = Level.FULL
+
+    def __init__(self, index: AnswerIndex, catalogue: Catalogue, settings: AnswerSettings) -> None:
+        self._index = index
+        self._catalogue = catalogue
+        self._always = settings.exact == "always"
+
+    async def answer(self, question: Question) -> ReadyAnswer | None:
+        if question.level is Level.FULL and not self._always:
+            return None
+        said = _said(question.job, self._catalogue)
+        if said is None or not said.may_be_exact:
+            return None
+        kept = await self._index.find(question.job.tenant_id, said.exact)
+        if kept is None:
+            return None
+        return _ready(question, kept, level=Level.FULL, reason="the same request was answered before")
+
+
+class SimilarAnswerer:
+    """The recent answer to the same question in other wording: the same words in the same order."""
+
+    level = Level.SIMILAR
+
+    def __init__(self, index: AnswerIndex, catalogue: Catalogue, settings: AnswerSettings) -> None:
+        self._index = index
+        self._catalogue = catalogue
+        self._min_similarity = settings.min_similarity
+
+    async def answer(self, question: Question) -> ReadyAnswer | None:
+        wanted = question.terms.min_similarity
+        said = _said(question.job, self._catalogue)
+        if said is None or not said.may_be_similar:
+            return None
+        if (self._min_similarity if wanted is None else wanted) > SAME_WORDS:
+            return None
+        kept = await self._index.find(question.job.tenant_id, f"{said.scope}:{said.words}")
+        # An answer longer than this caller asked for is not what he asked for.
+        if kept is None or kept.completion_tokens > (said.max_tokens or kept.completion_tokens):
+            return None
+        return _ready(question, kept, level=Level.SIMILAR, reason=question.reason)
+
+
+def _said(job: NewJob, catalogue: Catalogue) -> Asked | None:
+    """None for a job that wants an answer of its own: a retry, or a line of a batch."""
+    if job.retry_of is not None or job.batch_id is not None:
+        return None
+    return asked(job.request, model=job.model, revision=catalogue.get(job.model).revision)
+
+
+def _ready(question: Question, kept: KeptAnswer, *, level: Level, reason: str) -> ReadyAnswer:
+    label = Degradation(level, level.label, reason, similarity=SAME_WORDS, source_job_id=kept.job_id)
+    answer = question.answer(kept.output["text"], reasoning=kept.output.get("reasoning"))
+    return replace(answer, degradation=label)
