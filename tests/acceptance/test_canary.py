@@ -58,7 +58,7 @@ class Everything:
     platform: Platform
     collector: WebhookReceiver
     events: CeleryEvents
-    broker: list[bytes] = field(default_factory=list)
+    broker: list[str] = field(default_factory=list)
 
     def texts(self) -> Iterator[tuple[str, str]]:
         for path in sorted(self.platform.folder.glob("*.log")):
@@ -67,7 +67,7 @@ class Everything:
             yield f"metrics of {name}", httpx.get(f"http://127.0.0.1:{port}/metrics").text
         yield "traces", " ".join(call.body.decode("latin-1") for call in self.collector.received)
         yield "Celery events", " ".join(self.events.seen)
-        yield "broker messages", " ".join(body.decode("latin-1") for body in self.broker)
+        yield "broker messages", " ".join(self.broker)
 
 
 @pytest.fixture(scope="module")
@@ -146,7 +146,7 @@ def keep_messages(client: httpx.Client, seen: Everything, services: Services) ->
                 message = channel.basic_get(queue_name)
                 if message is None:
                     return False
-                seen.broker.append(bytes(message.body) + repr(message.headers).encode())
+                seen.broker.append(f"{message.body!r} {message.headers!r}")
                 message.reject(requeue=True)
                 return True
 
