@@ -1,7 +1,7 @@
 """What it costs to be seen: CPU per job with metrics, scrapes and Celery events, and without any of them.
 
 Two platforms stand side by side and take turns. One is as shipped, with a port for each process that is read
-every second; in the other, `benchmarks/unmeasured` has taken the counting and the events out.
+as Prometheus does; in the other, `benchmarks/unmeasured` has taken the counting and the events out.
 
 Run: python -m benchmarks.observability [--rounds 5] [--jobs 3000] [--json FILE]
 """
@@ -30,8 +30,8 @@ _METERED = ("api", "relay", "upkeep", "worker")
 
 
 @contextmanager
-def scraped(ports: Sequence[int], every: float = 1.0) -> Iterator[None]:
-    """Reads each port as Prometheus would, five times as often as the shipped configuration does."""
+def scraped(ports: Sequence[int], every: float = 5.0) -> Iterator[None]:
+    """Reads each port as often as the shipped Prometheus does."""
     stop = threading.Event()
 
     def read() -> None:

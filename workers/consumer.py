@@ -1,13 +1,18 @@
 """Celery's consumer with per-consumer prefetch, tied to our pool."""
 
+import time
 import warnings
-from typing import Any
+from contextlib import suppress
+from typing import Any, Final
 
 from celery.exceptions import CPendingDeprecationWarning
 from celery.worker.consumer import Consumer as CeleryConsumer
 from celery.worker.consumer.control import Control as CeleryControl
 from celery.worker.consumer.events import Events
 from celery.worker.consumer.tasks import Tasks as CeleryTasks
+
+_EVENTS_EVERY: Final = 0.1  # seconds
+_MOST_EVENTS: Final = 256  # in one message
 
 
 class Tasks(CeleryTasks):  # type: ignore[misc]
@@ -38,7 +43,21 @@ class Consumer(CeleryConsumer):  # type: ignore[misc]
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
+        self._next_flush = 0.0
         self.pool.attach(self)
+
+    def on_send_event_buffered(self) -> None:
+        """A message for each event of a job costs more than its claim, so they gather for a moment."""
+        now = time.monotonic()
+        if self.hub and now >= self._next_flush:
+            self._next_flush = now + _EVENTS_EVERY
+            self.event_dispatcher.buffer_limit = _MOST_EVENTS
+            self.hub.call_later(_EVENTS_EVERY, self._flush_events)
+
+    def flush_events(self) -> None:
+        """What gathered, before the connection goes; where it is gone already, nobody can hear of it."""
+        with suppress(*self.connection_errors, *self.channel_errors):
+            self._flush_events()
 
     def on_connection_error_after_connected(self, exc: BaseException) -> None:
         with warnings.catch_warnings():

@@ -39,6 +39,11 @@ class Hub:
         elif (connection := consumer.connection) is not None:
             getattr(connection.transport, "wake", _nothing)()
 
+    def flush_events(self) -> None:
+        """On the hub thread: Celery events that still gather are sent."""
+        if self._consumer is not None and not self._is_broken:
+            self._consumer.flush_events()
+
     def serve(self, outbox: Outbox) -> None:
         """On the hub thread, once Celery left its loop there: wait for effects, and run them."""
         if outbox or self._consumer is None or self._consumer.hub is None or self._is_broken:

@@ -92,6 +92,7 @@ class AsyncioPool(BasePool):  # type: ignore[misc]
         self._serve(self._drain())
         # A second pass writes the acknowledgements that the last effects asked for.
         self._serve(asyncio.sleep(0))
+        self._hub.flush_events()
         self._shut()
 
     def on_terminate(self) -> None:

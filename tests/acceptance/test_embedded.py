@@ -13,6 +13,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.local_servers import free_port
+
 pytestmark = pytest.mark.timeout(120)
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -130,3 +132,15 @@ def test_the_demo_exits_zero() -> None:
 
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Stopped cleanly" in done.stdout
+
+
+def test_one_port_shows_the_metrics_of_all_of_it(tmp_path: Path) -> None:
+    port = free_port()
+    with up(tmp_path, PENSTOCK_METRICS__PORT=str(port)) as running, running.client() as client:
+        body = {"prompt": "How long does a refund take"}
+        client.post("/v1/jobs", json=body, headers={"Prefer": "wait=30"}).raise_for_status()
+        shown = httpx.get(f"http://127.0.0.1:{port}/metrics").text
+
+    for name in ("jobs_accepted_total", "jobs_released_total", "jobs_finished_total", "upkeep_leads"):
+        assert f"\npenstock_{name}" in shown, name
+    assert 'process="up"' in shown

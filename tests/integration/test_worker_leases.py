@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
+from core.metrics import REGISTRY
 from core.settings import Settings, WorkerSettings
 from models.catalogue import Catalogue
 from models.dialect import Database
 from models.lifecycle import Status
-from models.repositories import execution, holds
+from models.repositories import execution, fleet, holds
 from models.repositories.holds import Hold
 from queues.messages import JobEnvelope
 from queues.upkeep import Upkeep
@@ -223,3 +224,16 @@ async def test_a_heartbeat_that_fails_in_an_unforeseen_way_is_followed_by_the_ne
         await bench.beats()
 
         assert await bench.upkeep.reap() == 0
+
+
+async def test_a_heartbeat_says_how_the_worker_is(settings: Settings, database: Database) -> None:
+    async with bench_of(settings, database, latency=NEVER) as bench:
+        await bench.run()
+        await bench.beats()
+        async with database.read() as connection:
+            [row] = await fleet.alive(connection, within=timedelta(minutes=1))
+
+    told = row.stats["models"][MODEL]
+    assert (told["running"], told["window"], told["ready"]) == (1, 0, True)
+    assert told["tokens_running"] == 10
+    assert REGISTRY.get_sample_value("penstock_jobs_running", {"model": MODEL}) is not None
