@@ -1,15 +1,10 @@
 """The platform as a whole, looked at once in a while by one process: for Prometheus and for the console."""
 
-import asyncio
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
-
-import orjson
-from redis.exceptions import RedisError
 
 from core import metrics
 from core.errors import BrokerUnavailable
@@ -18,9 +13,10 @@ from models.dialect import Database
 from models.repositories import fleet, overview
 from models.repositories.fleet import WorkerRow
 from models.repositories.overview import Backlog, Ledger
-from queues.events import EventNames
+from queues.policy.state import State, Verdict
+from queues.pressure_board import read as read_verdicts
 from queues.publisher import Publisher
-from queues.redis import Redis
+from queues.redis import REDIS_DOWN, Redis
 
 _DUTY: Final = 0.02  # part of the time that looking may take
 _MISSED: Final = 3  # heartbeats
@@ -28,20 +24,20 @@ _MISSED: Final = 3  # heartbeats
 
 @dataclass(frozen=True, slots=True)
 class Overview:
-    """One look. `depths` is None while the broker does not answer; `rates` are jobs a second."""
+    """One look. `depths` is None while the broker does not answer; `verdicts` are the policy's, by model."""
 
     at: datetime
     ledger: Ledger
     workers: list[WorkerRow]
     depths: dict[tuple[str, str], int] | None
-    rates: dict[tuple[str, str], float]
+    verdicts: dict[str, Verdict]
 
     def predicted_wait(self, backlog: Backlog) -> float | None:
-        """Seconds that a job accepted now would wait; None where nothing has been measured."""
-        rate = self.rates.get((backlog.model, backlog.service_class))
+        """Seconds that a job accepted now would wait, as admission counts; None: nothing was measured."""
         if not backlog.jobs:
             return 0.0
-        return backlog.jobs / rate if rate else None
+        verdict = self.verdicts.get(backlog.model)
+        return verdict.pressure.wait(backlog.service_class) if verdict else None
 
 
 class Observer:
@@ -60,7 +56,7 @@ class Observer:
         self._redis = redis
         self._publisher = publisher
         self._models = models
-        self._names = EventNames(settings.broker.namespace)
+        self._namespace = settings.broker.namespace
         self._alive_within = _MISSED * settings.worker.heartbeat
         self._every = settings.metrics.look_every
         self._due = 0.0
@@ -70,7 +66,7 @@ class Observer:
         async with self._database.read() as connection:
             ledger = await overview.read(connection)
             workers = await fleet.alive(connection, within=max(self._alive_within, timedelta(seconds=10)))
-        return Overview(datetime.now(UTC), ledger, workers, await self._depths(), await self._rates())
+        return Overview(datetime.now(UTC), ledger, workers, await self._depths(), await self._verdicts())
 
     async def show_when_due(self) -> int:
         """1 when the gauges were set, else 0."""
@@ -91,18 +87,11 @@ class Observer:
         except BrokerUnavailable:
             return None
 
-    async def _rates(self) -> dict[tuple[str, str], float]:
-        document = None
-        with suppress(RedisError, OSError, asyncio.TimeoutError):
-            document = await self._redis.get(self._names.rates)
-        rates = orjson.loads(document) if document else {}
-        return {_kind(name): float(rate) for name, rate in rates.items()}
-
-
-def _kind(name: str) -> tuple[str, str]:
-    # A model's name may have a slash in it; a class has none.
-    model, service_class = name.rsplit("/", 1)
-    return model, service_class
+    async def _verdicts(self) -> dict[str, Verdict]:
+        try:
+            return await read_verdicts(self._redis, self._namespace)
+        except REDIS_DOWN:
+            return {}
 
 
 def show(seen: Overview, models: Sequence[str]) -> None:
@@ -111,6 +100,7 @@ def show(seen: Overview, models: Sequence[str]) -> None:
         one.clear()
     for model in models:
         metrics.LIVE_SLOTS.labels(model).set(sum(w.slots.get(model, 0) for w in _serving(seen)))
+        _show_verdict(model, seen.verdicts.get(model))
         for service_class in metrics.CLASSES:
             _show_backlog(seen, _backlog(seen, model, service_class))
     for (model, service_class), depth in (seen.depths or {}).items():
@@ -126,6 +116,15 @@ def stop_showing() -> None:
     for one in metrics.OBSERVED:
         one.clear()
     metrics.LEADS.set(0)
+
+
+def _show_verdict(model: str, verdict: Verdict | None) -> None:
+    state = verdict.state if verdict else State()
+    metrics.DEGRADATION_LEVEL.labels(model).set(state.level)
+    for service_class in metrics.CLASSES:
+        metrics.SHEDDING.labels(model, service_class).set(service_class in state.shed)
+    if verdict is not None and verdict.pressure.kv is not None:
+        metrics.KV_USAGE.labels(model).set(verdict.pressure.kv)
 
 
 def _show_ledger(seen: Overview) -> None:

@@ -13,10 +13,12 @@ from core import metrics
 from core.errors import OutboxFull, StoreUnavailable
 from core.logs import get_logger
 from core.tracing import tracing
+from models.degradation import Level
 from models.dialect import Database
 from models.group_commit import GroupCommit
+from models.lifecycle import Status
 from models.repositories import jobs, outbox, submission
-from models.repositories.submission import NewJob, Receipt, Reception
+from models.repositories.submission import NewJob, ReadyAnswer, Receipt, Reception
 
 logger = get_logger(__name__)
 
@@ -88,10 +90,19 @@ def count_accepted(group: Sequence[NewJob], receipts: Sequence[Receipt]) -> None
         if receipt.reception is Reception.CREATED:
             jobs[job.model, job.service_class] += 1
             tokens[job.model, job.service_class] += job.cost
+            if job.answer is not None:
+                count_answered(job, job.answer)
     metrics.SUBMISSION_GROUP.observe(len(group))
     for kind, count in jobs.items():
         metrics.ACCEPTED.labels(*kind).inc(count)
         metrics.TOKENS_ACCEPTED.labels(*kind).inc(tokens[kind])
+
+
+def count_answered(job: NewJob, answer: ReadyAnswer) -> None:
+    """A job that was answered at once never comes to a worker, who would count its end."""
+    label = answer.degradation.name if answer.degradation else Level.FULL.label
+    metrics.ANSWERS.labels(job.model, label).inc()
+    metrics.FINISHED.labels(job.model, job.service_class, Status.COMPLETED.value).inc()
 
 
 def _is_about_one_row(error: Exception) -> bool:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from core import metrics
+from models.degradation import Level, level_of
 from models.lifecycle import Status
 from models.repositories.execution import Claim, Ending
 from models.views import JobView
@@ -35,6 +36,9 @@ class DeskMeter:
             meter = self._ends[key] = EndMeter(self.model, job.service_class, ending.status)
         meter.count(job, ending)
         self._add(ending)
+        if ending.status is Status.COMPLETED:
+            level = Level(level_of(ending.degradation)).label
+            metrics.ANSWERS.labels(self.model, level).inc()
         if ending.status is Status.FAILED:
             code = str((ending.error or {}).get("code"))
             metrics.FAILURES.labels(self.model, code).inc()

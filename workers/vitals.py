@@ -32,7 +32,9 @@ class Vitals:
         elapsed, self._at = now - self._at, now
         models = {model.name: self._model(model, healths, elapsed) for model in self._models}
         readings = await asyncio.to_thread(self._read_gpus)
-        return {"models": models, "gpus": readings}
+        busiest = max((one["utilization"] for one in readings), default=None)
+        # `gpu_utilisation` is what the degradation policy reads.
+        return {"models": models, "gpus": readings, "gpu_utilisation": busiest}
 
     def _model(self, model: AnyModel, healths: Mapping[str, EngineHealth], elapsed: float) -> dict[str, Any]:
         desk, name = self._desks[model.name], model.name

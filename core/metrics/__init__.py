@@ -159,6 +159,12 @@ FINISHED: Final = counter(
     (*_KIND, "status"),
     by=(Process.WORKER, Process.UPKEEP, Process.API),
 )
+ANSWERS: Final = counter(
+    "penstock_answers_total",
+    "Completed jobs by the level that their answer has: full, truncate, template or similar.",
+    ("model", "level"),
+    by=(Process.WORKER, Process.API),
+)
 FAILURES: Final = counter(
     "penstock_job_failures_total",
     "Jobs that failed, by the code of their error; attempts_exhausted are dead letters.",
@@ -302,7 +308,7 @@ OLDEST_WAIT: Final = gauge(
 )
 PREDICTED_WAIT: Final = gauge(
     "penstock_predicted_wait_seconds",
-    "Wait of a job accepted now: jobs waiting by the measured rate; absent until a rate is known.",
+    "Wait of a job accepted now, as admission counts it; absent until a rate is known.",
     _KIND,
     by=_UPKEEP,
 )
@@ -346,7 +352,24 @@ DELIVERIES_LATE: Final = gauge(
 )
 LEADS: Final = gauge("penstock_upkeep_leads", "1 in the upkeep process that works, else 0.", by=_UPKEEP)
 
+DEGRADATION_LEVEL: Final = gauge(
+    "penstock_degradation_level",
+    "What new premium and standard jobs get: 0 full, 1 truncate, 2 template, 3 similar.",
+    ("model",),
+    by=_UPKEEP,
+)
+SHEDDING: Final = gauge(
+    "penstock_shedding", "1 while new jobs of the class are turned away, else 0.", _KIND, by=_UPKEEP
+)
+KV_USAGE: Final = gauge(
+    "penstock_kv_usage_ratio",
+    "Part of the engines' token cache in use, where they say it.",
+    ("model",),
+    by=_UPKEEP,
+)
+
 OBSERVED: Final = (
+    DEGRADATION_LEVEL, SHEDDING, KV_USAGE,
     WAITING, TOKENS_WAITING, SCHEDULED, OLDEST_WAIT, PREDICTED_WAIT, OUTBOX, OUTBOX_AGE, BROKER_MESSAGES,
     WORKERS, LIVE_SLOTS,
 )  # fmt: skip

@@ -11,13 +11,16 @@ from fastapi import FastAPI
 
 from api.meter import RequestMeter
 from core.metrics import CLASSES, REGISTRY
+from models.degradation import Degradation, Level
 from models.lifecycle import Status
 from models.repositories.execution import Claim, Ending
 from models.repositories.fleet import WorkerRow
 from models.repositories.overview import Backlog, Deliveries, Ledger
-from models.repositories.submission import NewJob, Receipt, Reception
+from models.repositories.submission import NewJob, ReadyAnswer, Receipt, Reception
 from models.views import JobView
 from queues.observer import Overview, show, stop_showing
+from queues.policy.pressure import Pressure, Reading
+from queues.policy.state import State, Verdict
 from queues.submission import count_accepted
 from workers.gpu import is_visible
 from workers.meter import DeskMeter
@@ -115,6 +118,21 @@ def new_job(service_class: str, cost: int) -> NewJob:
     )
 
 
+def test_an_answer_without_an_engine_is_counted_by_its_level_and_as_an_end() -> None:
+    growth = Growth(
+        ("penstock_answers_total", {"model": "m", "level": "similar"}),
+        ("penstock_answers_total", {"model": "m", "level": "full"}),
+        ("penstock_jobs_finished_total", {"model": "m", "service_class": "bulk", "status": "completed"}),
+    )
+    label = Degradation(Level.SIMILAR, "similar", "busy", similarity=0.95)
+    answers = [ReadyAnswer({}, {}, NOW, label), ReadyAnswer({}, {}, NOW)]
+    group = [replace(new_job("bulk", 10), answer=answer) for answer in answers]
+
+    count_accepted(group, [Receipt(Reception.CREATED, "job_1")] * 2)
+
+    assert growth.since() == [1, 1, 2]
+
+
 def test_only_new_jobs_are_arrivals() -> None:
     growth = Growth(
         ("penstock_jobs_accepted_total", {"model": "m", "service_class": "bulk"}),
@@ -164,6 +182,9 @@ async def test_addresses_and_methods_that_nobody_serves_make_no_series(client: h
     assert growth.since() == [3]
 
 
+PRESSURE = Pressure(at=0.0, classes={"bulk": Reading(jobs=40, wait=10.0)})
+
+
 def worker(state: str) -> WorkerRow:
     return WorkerRow("w", {"m": 8}, {}, state, "", NOW, NOW)
 
@@ -176,7 +197,7 @@ def seen(**changes: Any) -> Overview:
         "ledger": ledger,
         "workers": [worker("ready"), worker("ready"), worker("draining")],
         "depths": {("m", "bulk"): 10},
-        "rates": {("m", "bulk"): 4.0},
+        "verdicts": {"m": Verdict(State(level=Level.TEMPLATE, shed=frozenset({"bulk"})), PRESSURE)},
     }
     return Overview(**(values | changes))
 
@@ -193,6 +214,9 @@ def test_a_look_is_shown_as_it_was() -> None:
     assert value("penstock_predicted_wait_seconds", **kind) == 10
     assert value("penstock_broker_messages", **kind) == 10
     assert value("penstock_slots", model="m") == 16
+    assert value("penstock_degradation_level", model="m") == 2
+    assert value("penstock_shedding", model="m", service_class="bulk") == 1
+    assert value("penstock_shedding", model="m", service_class="premium") == 0
     assert value("penstock_workers", state="ready") == 2
     assert value("penstock_webhook_delivery_late_seconds") == 5
     assert value("penstock_leases") == 6
@@ -218,8 +242,8 @@ def test_nothing_old_stays_when_another_process_leads() -> None:
 def test_a_wait_that_nothing_was_measured_for_is_not_predicted() -> None:
     [backlog] = seen().ledger.backlogs
 
-    assert seen(rates={}).predicted_wait(backlog) is None
-    assert seen(rates={}).predicted_wait(replace(backlog, jobs=0)) == 0
+    assert seen(verdicts={}).predicted_wait(backlog) is None
+    assert seen(verdicts={}).predicted_wait(replace(backlog, jobs=0)) == 0
 
 
 @pytest.mark.parametrize(
