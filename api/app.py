@@ -14,6 +14,7 @@ from api.middleware import BodyLimit, RequestContext
 from api.routes import (
     answers_admin,
     dead_letters,
+    degradation,
     events,
     health,
     jobs,
@@ -99,6 +100,7 @@ def create_app(
         webhook_deliveries.router,
         dead_letters.router,
         models_admin.router,
+        degradation.router,
         limits_admin.router,
         answers_admin.router,
         usage.router,

@@ -28,6 +28,7 @@ from queues.similar.answerers import ExactAnswerer, SimilarAnswerer
 from queues.similar.index import AnswerIndex
 from queues.submission import Submission
 from queues.targets import Targets
+from queues.templates import TemplateAnswerer, find_templates
 from queues.webhooks import Webhooks
 
 
@@ -112,11 +113,13 @@ def assemble(
 
 def answerers(settings: Settings, answers: AnswerIndex, catalogue: Catalogue) -> tuple[Answerer, ...]:
     """Who answers without a GPU, in the order in which they are asked."""
+    templates = TemplateAnswerer(find_templates(settings.overload.templates))
     if not settings.answers.enabled:
-        return ()
+        return (templates,)
     return (
         ExactAnswerer(answers, catalogue, settings.answers),
         SimilarAnswerer(answers, catalogue, settings.answers),
+        templates,
     )
 
 

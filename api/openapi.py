@@ -9,6 +9,7 @@ from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
 from api.schemas import (
     admin_read,
+    degradation,
     job_create,
     job_read,
     limits_change,
@@ -49,6 +50,8 @@ _MODELS: Final[list[tuple[type[BaseModel], JsonSchemaMode]]] = [
     (admin_read.DeadLetterPage, "serialization"),
     (admin_read.ModelActivityRead, "serialization"),
     (admin_read.ModelActivityPage, "serialization"),
+    (degradation.PinCreate, "validation"),
+    (degradation.DegradationStatus, "serialization"),
 ]
 
 _TEXT: Final[dict[str, Any]] = {"type": "string"}

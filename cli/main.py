@@ -5,7 +5,18 @@ from typing import Annotated, Final
 
 import typer
 
-from cli import access, answers, dead_letters, jobs, limits, models_admin, processes, webhooks
+from cli import (
+    access,
+    answers,
+    dead_letters,
+    degradation,
+    jobs,
+    limits,
+    models_admin,
+    processes,
+    templates,
+    webhooks,
+)
 from core.errors import ConfigurationMistake, PenstockError
 
 app = typer.Typer(
@@ -24,6 +35,8 @@ app.add_typer(webhooks.app, name="webhooks")
 app.add_typer(answers.app, name="answers")
 app.add_typer(models_admin.app, name="models")
 app.add_typer(dead_letters.app, name="dead-letters")
+app.add_typer(degradation.app, name="degradation")
+app.add_typer(templates.app, name="templates")
 
 _REMEDIES: Final = {
     "store_unavailable": "Start it, or correct PENSTOCK_DATABASE__URL. `penstock doctor` checks everything.",

@@ -1,10 +1,16 @@
 """Degraded answers through the API: what is told to whom, on both profiles."""
 
+import time
 from datetime import timedelta
+
+import httpx
+from fastapi import FastAPI
 
 from models.degradation import Degradation, Level
 from models.repositories.submission import ReadyAnswer
 from queues.answerers import Question, first_answer
+from queues.policy.pressure import Pressure
+from queues.policy.state import State, Verdict
 from tests.contracts.stores import new_job, now
 
 
@@ -35,3 +41,42 @@ async def test_an_answerer_is_asked_from_its_level_on_and_where_it_is_allowed() 
     assert await first_answer([Parrot()], asked(Level.TRUNCATE)) is None
     assert await first_answer([Parrot()], asked(Level.TEMPLATE)) is not None
     assert await first_answer([Parrot()], asked(Level.SIMILAR, **refused)) is None
+
+
+async def test_a_pin_is_kept_and_the_audit_names_the_key(api_client: httpx.AsyncClient) -> None:
+    pinned = await api_client.put("/v1/admin/degradation/default", json={"level": 2, "expires_in": "15m"})
+    freed = await api_client.delete("/v1/admin/degradation/default")
+
+    shown = (await api_client.get("/v1/admin/degradation")).json()
+    assert (pinned.status_code, freed.status_code) == (204, 204)
+    assert [change["rule"] for change in shown["changes"]] == ["unpin", "pin"]
+    assert shown["changes"][1]["after"] == 2
+    assert shown["changes"][1]["actor"]
+
+
+async def test_nobody_pins_a_model_that_is_not_served(api_client: httpx.AsyncClient) -> None:
+    answer = await api_client.put("/v1/admin/degradation/nobody", json={"level": 2, "expires_in": "15m"})
+
+    assert answer.status_code == 404
+
+
+async def test_a_ready_answer_is_a_finished_job_from_its_first_moment(
+    api_client: httpx.AsyncClient, app: FastAPI
+) -> None:
+    admission = app.state.parts.admission
+    admission._answerers = (Parrot(),)
+    board = app.state.parts.board
+    board._verdicts = {
+        "default": Verdict(State(level=Level.TEMPLATE, reason="84 wait"), Pressure(at=time.time()))
+    }
+
+    answered = await api_client.post("/v1/jobs", json={"prompt": "How are you?"})
+    refused = await api_client.post("/v1/jobs", json={"prompt": "How are you?", "degradation": {"allow": []}})
+
+    job = answered.json()
+    assert (answered.status_code, job["status"], job["output"]["text"]) == (200, "completed", "Hello.")
+    assert (job["degradation"]["name"], job["degradation"]["reason"]) == ("template", "84 wait")
+    assert answered.headers["X-Degradation-Level"] == "2"
+    assert (refused.status_code, refused.json()["degradation"]["level"]) == (202, 0)
+    kept = (await api_client.get(f"/v1/jobs/{job['id']}")).json()
+    assert (kept["status"], kept["degradation"], kept["version"]) == ("completed", job["degradation"], 2)
