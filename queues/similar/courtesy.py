@@ -52,6 +52,8 @@ def _step(found: "list[Word]", *, careful: bool) -> "list[Word]":
     frame = _leading(found, _FRAMES)
     if frame:
         return found[frame:]
+    if len(found) > 3 and [word.text for word in found[:2]] == ["tell", "me"]:  # noqa: PLR2004
+        return found[2:] if found[2].text in words.QUESTIONS else found
     return _without_modal(found)
 
 
@@ -108,7 +110,7 @@ def without_zh_courtesies(found: "list[Word]", *, is_quoting: bool) -> "list[Wor
         return found
     if any(phrase in text for phrase in words.ZH_ABOUT_LANGUAGE):
         return _without_particles(_without_zh_start(found, ("请问", "请", "麻烦你", "麻烦")))
-    return _without_particles(_without_zh_end(_without_zh_start(found, words.ZH_BEFORE)))
+    return _without_particles(_without_zh_end(_without_zh_start(found, words.ZH_GREETINGS + words.ZH_BEFORE)))
 
 
 def _without_zh_start(found: "list[Word]", phrases: Sequence[str]) -> "list[Word]":
@@ -125,7 +127,12 @@ def _without_zh_start(found: "list[Word]", phrases: Sequence[str]) -> "list[Word
 
 def _zh_phrase(found: "list[Word]", phrases: Sequence[str]) -> str:
     for phrase in sorted(phrases, key=len, reverse=True):
-        if "".join(word.text for word in found[: len(phrase)]) == phrase:
+        if "".join(word.text for word in found[: len(phrase)]) != phrase or len(phrase) >= len(found):
+            continue
+        following, pauses = found[len(phrase)].text, bool(found[len(phrase) - 1].after)
+        if phrase in words.ZH_GREETINGS and not pauses and following not in words.ZH_OPENERS:
+            continue
+        if following not in words.ZH_NO_COURTESY.get(phrase[-1] if phrase != "帮我" else phrase, ()):
             return phrase
     return ""
 

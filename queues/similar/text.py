@@ -16,6 +16,8 @@ LONGEST: Final = 4000  # characters; what is longer is no question that somebody
 _QUOTES: Final = str.maketrans("‘’‛`´＇“”„«»「」『』《》", '\'\'\'\'\'\'"""""""""""')
 _DASHES: Final = str.maketrans("‐‑‒–—―−", "-------")
 _PUNCTUATION: Final = frozenset(".,!?;:'\"()[]{}…。、，！？；：·~¿¡")
+# U.S.A. and p.m.; not a.b.c, which names something.
+_INITIALS: Final = re.compile(r"(?<![\w.])(?:[A-Za-z]\.){2,}(?![\w])")
 _THOUSANDS: Final = re.compile(r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?![\d,])")
 # Scripts that put no spaces between words: a character is a word.
 _DENSE: Final = (
@@ -73,6 +75,7 @@ def fold(text: str) -> str:
     plain = plain.translate(words.TO_SIMPLIFIED)
     for variant, usual in words.ZH_SPELLINGS.items():
         plain = plain.replace(variant, usual)
+    plain = _INITIALS.sub(lambda found: found[0].replace(".", ""), plain)
     return _THOUSANDS.sub(lambda found: found[0].replace(",", ""), plain)
 
 
@@ -151,16 +154,17 @@ def _is_title(long: list[str]) -> bool:
 
 def _identity(word: Word, index: int, *, is_shouted: bool, before: Word | None) -> str:
     """The folded word, with its case where the case is part of what it says."""
-    if before is not None and before.text[-1:].isdigit() and word.text in words.CASED_UNITS:
+    counts = before is not None and before.text[-1:].isdigit()
+    if word.raw in words.MIXED_UNITS or (counts and word.text in words.CASED_UNITS):
         return word.raw
     if is_shouted:
         return word.text
     if word.text in words.CASED and word.raw.isupper():
         return word.raw
-    starts = index == 0 or (before is not None and before.after[-1:] in {".", "!", "?"})
-    if word.text in words.NAMES and word.raw[:1].isupper() and not starts:
-        return word.text.capitalize()
-    return word.text
+    starts = index == 0 or (before is not None and before.after[-1:] in {".", "!", "?", ":"})
+    # A name begins with a capital where nothing else does; The Who and The Office keep their article.
+    is_name = (word.text in words.NAMES or word.raw == "The") and word.raw[:1].isupper()
+    return word.text.capitalize() if is_name and not starts else word.text
 
 
 def _with_boundaries(found: list[Word], told: list[str]) -> list[str]:

@@ -29,7 +29,8 @@ OPENERS: Final = AUXILIARIES | PRONOUNS | QUESTIONS | _words("my our please pls 
 
 GREETINGS: Final = (
     "hi there", "hello there", "hey there", "hi team", "hello team", "hi all", "hi everyone",
-    "good morning", "good afternoon", "good evening", "hi", "hello", "hey", "greetings", "excuse me",
+    "good day", "good morning", "good afternoon", "good evening", "hi", "hello", "hey", "greetings",
+    "dear team", "excuse me",
     "sorry to bother you", "sorry", "quick question", "ok", "okay", "well", "um", "so",
     "hallo", "guten tag", "bonjour", "hola", "buenos días", "ciao",
 )  # fmt: skip
@@ -83,6 +84,8 @@ NAMES: Final = _words(
 CASED_UNITS: Final = _words(
     "mb gb tb kb pb mbps gbps kbps tbps mib gib mw mv ma mg m k g b pa mpa ms mm mhz s t"
 )
+# Unlike in nothing but their case, wherever they stand.
+MIXED_UNITS: Final = _words("mW mV mA Mb Gb Kb Tb kb mS")
 UNITS: Final = CASED_UNITS | _words(
     "kg km cm mi ft in lb lbs oz l ml am pm h hr hrs min mins sec ghz khz hz w kw kwh v gal mph kph"
     " c f px pt usd eur gbp"
@@ -118,11 +121,16 @@ JOINED: Final = {
 
 # Chinese: what stands before a request, and after it.
 ZH_BEFORE: Final = (
-    "你好", "您好", "大家好", "请问一下", "请问下", "请问", "麻烦问一下", "我想问一下", "我想问下",
-    "我想请问", "想问一下", "想问下",
-    "我想问", "想请问", "打扰一下", "不好意思", "劳驾", "麻烦你", "麻烦您", "麻烦",
-    "能不能帮我", "能否帮我", "可以帮我", "可不可以帮我", "能帮我", "请帮我", "帮我", "请你", "请您", "请",
+    "请问一下", "请问下", "请问", "麻烦问一下", "我想问一下", "我想问下", "我想请问", "想问一下", "想问下",
+    "我想问", "想请问", "打扰一下", "劳驾", "麻烦你", "麻烦您", "麻烦",
+    "能不能帮我", "能否帮我", "可以帮我", "可不可以帮我", "能帮我", "请帮我", "帮我", "请你", "请您",
+    "请告诉我", "能告诉我", "告诉我", "请",
 )  # fmt: skip
+# A greeting, or thanks in advance: a pause or the beginning of a question must follow.
+ZH_GREETINGS: Final = ("你好", "大家好", "谢谢", "不好意思")
+ZH_OPENERS: Final = frozenset("请怎如能可我麻什为哪几有是想帮谁多在")
+# Words that begin with a courtesy's character and are none: to ask for leave, to treat, to request.
+ZH_NO_COURTESY: Final = {"请": frozenset("假客求辞教愿示柬战命罪安"), "帮我": frozenset("的")}
 ZH_AFTER: Final = (
     "非常感谢",
     "多谢了",

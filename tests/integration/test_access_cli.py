@@ -135,3 +135,20 @@ def test_a_tenant_without_jobs_fills_no_queue() -> None:
     run("tenants", "create", "acme")
 
     assert rows("tenants", "load") == []
+
+
+def test_limits_are_set_changed_lifted_and_reset() -> None:
+    run("tenants", "create", "acme")
+    clear = run("keys", "create", "acme")
+
+    [first] = rows("tenants", "limit", "acme", "--requests-per-minute", "60", "--max-complexity", "medium")
+    [changed] = rows("tenants", "limit", "acme", "--tokens-per-day", "1000")
+    [shown] = rows("tenants", "limit", "acme")
+    [of_key] = rows("keys", "limit", clear, "--concurrent-jobs", "0")
+    [reset] = rows("tenants", "limit", "acme", "--reset")
+
+    assert first["requests_per_minute"] == 60
+    assert changed == {**first, "tokens_per_day": 1000} == shown
+    assert of_key["concurrent_jobs"] == 0
+    assert reset["requests_per_minute"] is None
+    assert "default" in run("tenants", "limit", "acme")
