@@ -266,3 +266,15 @@ async def _state(database: Database, job_id: str) -> str:
     [row] = await rows(database, OUTBOX, job_id)
     state: str = row.state
     return state
+
+
+async def test_a_truncated_job_has_its_follow_up_too_and_it_is_whole(pressed: httpx.AsyncClient) -> None:
+    wanted = {"prompt": "Tell me a story.", "max_tokens": 500, "degradation": {"follow_up": True}}
+
+    cut = await ask(pressed, wanted)
+    full = (await pressed.get(f"/v1/jobs/{cut.json()['follow_up']}")).json()
+
+    assert cut.status_code == 202
+    assert cut.json()["degradation"]["level"] == 1
+    assert full["follow_up_of"] == cut.json()["id"]
+    assert (full["service_class"], full["degradation"]["level"]) == ("bulk", 0)
