@@ -31,6 +31,9 @@ STATUS: Final[dict[type[PenstockError], int]] = {
     errors.Conflict: 409,
     errors.IdempotencyMismatch: 422,
     errors.QueueFull: 429,
+    errors.JobFailed: 502,
+    errors.StillRunning: 504,
+    errors.WorkerLost: 502,
     errors.LimitReached: 429,
     errors.Unavailable: 503,
     errors.EngineFailure: 502,
@@ -119,6 +122,9 @@ def _describe_own(error: PenstockError) -> Problem:
     headers = {}
     if error.retryable and status in _RETRY_SOON:
         headers["Retry-After"] = retry_after(error.retry_after or _RETRY_SOON[status])
+    if isinstance(error, errors.JobFailed | errors.StillRunning):
+        # The official clients would run the job once more.
+        headers |= {"x-should-retry": "false", "X-Job-Id": error.job_id}
     if status == http.HTTPStatus.UNAUTHORIZED:
         headers["WWW-Authenticate"] = "Bearer"
     return Problem(status, error.code, str(error), found, headers)

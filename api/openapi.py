@@ -13,15 +13,23 @@ from api.schemas import (
     job_create,
     job_read,
     limits_change,
+    openai_read,
     usage_read,
     webhook_create,
     webhook_read,
 )
+from queues.requests.chat_request import ChatCreate
+from queues.requests.completion_request import CompletionCreate
 from queues.requests.job_request import JobCreate
 
 _REF: Final = "#/components/schemas/{model}"
 _MODELS: Final[list[tuple[type[BaseModel], JsonSchemaMode]]] = [
     (JobCreate, "validation"),
+    (ChatCreate, "validation"),
+    (CompletionCreate, "validation"),
+    (openai_read.CompletionRead, "serialization"),
+    (openai_read.ModelRead, "serialization"),
+    (openai_read.ModelPage, "serialization"),
     (webhook_create.EndpointCreate, "validation"),
     (webhook_create.EndpointChange, "validation"),
     (webhook_read.EndpointRead, "serialization"),
@@ -111,7 +119,9 @@ _PROBLEMS: Final = {
     422: "A field, named in `errors`, is not acceptable.",
     429: "Slow down.",
     500: "Something broke here.",
+    502: "The job ended without an answer.",
     503: "A dependency is down, or the server drains.",
+    504: "The job started and is not done; it runs on.",
 }
 _PROBLEM_HEADERS: Final = {401: ("WWW-Authenticate",), 429: ("Retry-After",), 503: ("Retry-After",)}
 
@@ -166,6 +176,25 @@ def counted_problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     for answer_ in found.values():
         answer_["headers"] |= {name: _HEADERS[name] for name in COUNTED}
     return found
+
+
+def openai_problems(*statuses: int, counted: bool = False) -> dict[int | str, dict[str, Any]]:
+    """The same on OpenAI's routes, whose clients read plain JSON."""
+    found = counted_problems(*statuses) if counted else problems(*statuses)
+    for described in found.values():
+        described["content"] = content("ProblemRead")
+    return found
+
+
+def openai_answers() -> dict[int | str, dict[str, Any]]:
+    """Of a call that waits for its job: the answer, whole or in chunks, or why there is none."""
+    found = openai_problems(400, 404, 413, 422, 429, 502, 504, counted=True)
+    for status in (429, 502, 504):
+        found[status]["headers"] |= {"X-Job-Id": {**_HEADERS["X-Job-Id"], "required": False}}
+    headers = ("X-Job-Id", "X-Degradation-Level", "Idempotency-Replayed", *COUNTED)
+    described = answer("The answer, or with `stream` its chunks.", "CompletionRead", *headers)
+    described["content"] |= {"text/event-stream": {"schema": {"type": "string"}}}
+    return {200: described, **found}
 
 
 def body(schema: str) -> dict[str, Any]:

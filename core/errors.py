@@ -25,6 +25,9 @@ PenstockError
 │   ├── StoreUnavailable      PostgreSQL (or the SQLite file)
 │   ├── BrokerUnavailable     RabbitMQ
 │   └── EventsUnavailable     Redis
+├── JobFailed                 the job that a call waited for ended without an answer
+├── StillRunning              the job that a call waited for is not done yet
+├── WorkerLost                part of the answer was sent, and the rest will be another one's
 ├── EngineFailure             the engine did not produce an answer
 │   ├── EngineUnavailable     another worker, or a later attempt, may do better
 │   │   └── EngineUnreachable the request never arrived there, so it was no attempt
@@ -134,6 +137,27 @@ class RateLimited(LimitReached):
 
 class QuotaExhausted(LimitReached):
     code = "quota_exhausted"
+
+
+class JobFailed(PenstockError):
+    """`code` is the job's own."""
+
+    def __init__(self, code: str, message: str, *, job_id: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.job_id = job_id
+
+
+class StillRunning(PenstockError):
+    code = "still_running"
+
+    def __init__(self, message: str, *, job_id: str) -> None:
+        super().__init__(message)
+        self.job_id = job_id
+
+
+class WorkerLost(PenstockError):
+    code = "worker_lost"
 
 
 class Unavailable(PenstockError):

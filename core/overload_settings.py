@@ -29,6 +29,13 @@ class InteractiveSettings(Group):
     premium: Duration = Field(default=timedelta(seconds=10), description="Longest queue wait of premium.")
     standard: Duration = Field(default=timedelta(seconds=30), description="Longest queue wait of standard.")
     bulk: Duration = Field(default=timedelta(seconds=60), description="Longest queue wait of bulk.")
+    wait: Duration = Field(
+        default=timedelta(minutes=9),
+        description="Longest wait of chat/completions for the whole answer; past it the job runs on.",
+    )
+    keep_alive: Duration = Field(
+        default=timedelta(seconds=5), description="A stream sends a comment after this long without a piece."
+    )
 
 
 class OverloadSettings(Group):

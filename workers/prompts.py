@@ -2,10 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
 from models.repositories.execution import Claim
 from workers.engines.protocol import Prompt, Sampling
+
+_TOOLS: Final = ("tools", "tool_choice", "parallel_tool_calls")
 
 
 def to_prompt(claim: Claim, *, chat: bool) -> Prompt:
@@ -24,6 +26,7 @@ def to_prompt(claim: Claim, *, chat: bool) -> Prompt:
         sampling=_limited(_sampling(request), claim.view.degradation),
         priority=claim.view.priority,
         reasoning=False if _limit(claim.view.degradation) else request.get("reasoning"),
+        tools={name: request[name] for name in _TOOLS if request.get(name) is not None} or None,
     )
 
 

@@ -81,6 +81,7 @@ class Answer:
     text: list[str] = field(default_factory=list)
     reasoning: list[str] = field(default_factory=list)
     logprobs: list[Any] = field(default_factory=list)
+    calls: dict[int, dict[str, Any]] = field(default_factory=dict)
     finish_reason: str | None = None
     usage: Usage | None = None
     deltas: int = 0
@@ -92,6 +93,8 @@ class Answer:
         self.text.append(delta.text)
         self.reasoning.append(delta.reasoning)
         self.logprobs.extend(delta.logprobs or ())
+        for piece in delta.tool_calls or ():
+            _add_call(self.calls, piece)
         self.finish_reason = delta.finish_reason or self.finish_reason
         self.usage = delta.usage or self.usage
 
@@ -101,6 +104,8 @@ class Answer:
             "reasoning": "".join(self.reasoning) or None,
             "finish_reason": self.finish_reason or "stop",
         }
+        if self.calls:
+            output["tool_calls"] = [self.calls[index] for index in sorted(self.calls)]
         return output | ({"logprobs": self.logprobs} if self.logprobs else {})
 
     def timings(self, claim: Claim) -> dict[str, float]:
@@ -231,6 +236,15 @@ class JobRunner:
             error=error,
             degradation=claim.view.degradation,
         )
+
+
+def _add_call(calls: dict[int, dict[str, Any]], piece: dict[str, Any]) -> None:
+    """A call comes as its id and name, and then its arguments bit by bit."""
+    new = {"id": "", "type": "function", "function": {"name": "", "arguments": ""}}
+    call, function = calls.setdefault(piece.get("index") or 0, new), piece.get("function") or {}
+    call["id"] = piece.get("id") or call["id"]
+    call["function"]["name"] = function.get("name") or call["function"]["name"]
+    call["function"]["arguments"] += function.get("arguments") or ""
 
 
 async def _next(deltas: Any, *, within: float) -> Delta | None:

@@ -43,6 +43,8 @@ CASES = 40  # of each operation
 OPERATIONS = [
     ("GET", "/health"),
     ("POST", "/v1/jobs"),
+    ("GET", "/v1/models"),
+    ("GET", "/v1/models/{name}"),
     ("GET", "/v1/jobs"),
     ("POST", "/v1/jobs/bulk"),
     ("GET", "/v1/jobs/{job_id}"),

@@ -61,15 +61,34 @@ class AnswerReader:
     def _choice(self, choice: dict[str, Any]) -> Delta | None:
         self._finish_reason = choice.get("finish_reason") or self._finish_reason
         delta = choice.get("delta")
+        calls = delta and delta.get("tool_calls")
         if delta is None:
             text, reasoning = choice.get("text") or "", ""
         else:
             text = delta.get("content") or ""
             reasoning = delta.get("reasoning_content") or ""
         logprobs = choice.get("logprobs")
-        if not text and not reasoning and not logprobs:
+        if not text and not reasoning and not logprobs and not calls:
             return None
-        return Delta(text, reasoning, None, None, logprobs and (logprobs.get("content") or logprobs))
+        return Delta(text, reasoning, None, None, _entries(logprobs), calls or None)
+
+
+def _entries(logprobs: dict[str, Any] | None) -> list[dict[str, Any]] | None:
+    """OpenAI's chat entries; vLLM and SGLang answer completions in the older form."""
+    if not logprobs:
+        return None
+    if "tokens" not in logprobs:
+        return logprobs.get("content")
+    tops = logprobs.get("top_logprobs") or [None] * len(logprobs["tokens"])
+    return [
+        {
+            "token": token,
+            "logprob": logprob,
+            "bytes": list(token.encode()),
+            "top_logprobs": [{"token": t, "logprob": p} for t, p in (top or {}).items()],
+        }
+        for token, logprob, top in zip(logprobs["tokens"], logprobs["token_logprobs"], tops, strict=True)
+    ]
 
 
 def _usage(event: dict[str, Any]) -> Usage:

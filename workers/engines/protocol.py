@@ -34,6 +34,7 @@ class Prompt:
     sampling: Sampling = field(default_factory=Sampling)
     priority: int = 5
     reasoning: bool | None = None
+    tools: dict[str, Any] | None = None  # tools, tool_choice and parallel_tool_calls, as far as given
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +59,7 @@ class Delta:
     finish_reason: str | None = None
     usage: Usage | None = None
     logprobs: Any = None
+    tool_calls: Any = None  # pieces of calls, as OpenAI streams them
 
 
 class EngineState(StrEnum):

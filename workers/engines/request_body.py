@@ -47,7 +47,7 @@ def _sampling(sampling: Sampling, dialect: Dialect) -> dict[str, Any]:
 
 
 def _chat_fields(prompt: Prompt, dialect: Dialect) -> dict[str, Any]:
-    fields: dict[str, Any] = {}
+    fields: dict[str, Any] = dict(prompt.tools or {})
     if prompt.sampling.logprobs is not None:
         fields |= {"logprobs": True, "top_logprobs": prompt.sampling.logprobs}
     if prompt.sampling.response_format is not None:
