@@ -149,7 +149,7 @@ class WorkerSettings(Group):
         default=4, description="Messages held per slot and class: the dispatch window."
     )
     lease: Duration = Field(
-        default=timedelta(seconds=12), description="A job whose lease ran out goes back to the queue."
+        default=timedelta(seconds=10), description="A job whose lease ran out goes back to the queue."
     )
     heartbeat: Duration = Field(
         default=timedelta(seconds=3), description="How often a worker extends all its leases."
@@ -171,7 +171,7 @@ class WorkerSettings(Group):
 
 
 class UpkeepSettings(Group):
-    reap_every: Duration = Field(default=timedelta(seconds=2), description="Look for expired leases.")
+    reap_every: Duration = Field(default=timedelta(seconds=1), description="Look for expired leases.")
     reconcile_after: Duration = Field(
         default=timedelta(seconds=30),
         description="A released job that nobody claimed for this long is looked up in the broker.",

@@ -87,7 +87,9 @@ class Desk:
     counts: Counter[str] = field(default_factory=Counter)
     meter: DeskMeter = field(init=False)
     _claiming: int = 0
+    is_offered: bool = False  # what waits here was released once more, and nothing has moved since
     _refusals: int = 0
+    _moved_at: float = field(default_factory=time.monotonic)
     _premium_seen: float = float("-inf")
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
     _claimed: asyncio.Event = field(default_factory=asyncio.Event)
@@ -95,6 +97,8 @@ class Desk:
     _tasks: "set[asyncio.Task[Any]]" = field(default_factory=set)
 
     def take(self, delivery: Delivery) -> None:
+        if not self.window:
+            self._moves()
         self.window[delivery.task_id] = delivery
         if delivery.envelope.service_class == ServiceClass.PREMIUM:
             self._premium_seen = time.monotonic()
@@ -103,6 +107,23 @@ class Desk:
     def hold(self, *, held: bool) -> None:
         self.is_held = held
         self._wake.set()
+
+    def is_stuck(self, after: float) -> bool:
+        """Messages wait here, and for so many seconds nothing began or ended."""
+        return bool(self.window) and not self.is_held and time.monotonic() - self._moved_at > after
+
+    async def offer_again(self) -> None:
+        """What waits here is released once more, and whoever claims a job first has it.
+
+        The messages stay: a full prefetch keeps the broker from sending more to an engine that hangs.
+        Without this, its window would fill up with all that the relay allows itself to release.
+        """
+        self._moves()
+        self.is_offered = True
+        await self.ledger.offer_again([(d.envelope.id, d.envelope.generation) for d in self.window.values()])
+
+    def _moves(self) -> None:
+        self._moved_at, self.is_offered = time.monotonic(), False
 
     def forget(self, task_ids: Collection[str]) -> list[str]:
         """Drops those that were not begun; returns them."""
@@ -235,6 +256,7 @@ class Desk:
         )
         run = Run(delivery, claim, asyncio.get_running_loop().create_future(), kind)
         self.running[claim.view.id] = run
+        self._moves()
         delivery.started()
         run.task = self._spawn(self._execute(run))
 
@@ -267,6 +289,7 @@ class Desk:
             run.delivery.dropped("internal error")
         finally:
             del self.running[run.claim.view.id]
+            self._moves()
             self._wake.set()
 
     async def _record(self, run: Run, outcome: Outcome) -> None:

@@ -9,7 +9,7 @@ from core.errors import StoreUnavailable
 from core.logs import get_logger
 from models.dialect import Database
 from models.group_commit import GroupCommit
-from models.repositories import execution, fleet, holds, jobs
+from models.repositories import execution, fleet, holds, jobs, outbox
 from models.repositories.execution import Claim, Ending, HeldLease
 from queues.relay import BELL
 from workers.runner import GiveBack
@@ -42,6 +42,13 @@ class Ledger:
     async def ask_for_more(self) -> None:
         """Tells the relay that there is room."""
         await self._database.wakeups.ring(BELL)
+
+    async def offer_again(self, waiting: Sequence[tuple[str, int]]) -> int:
+        """Released `(job id, generation)` pairs that nobody claimed are released once more."""
+        async with self._database.begin() as connection:
+            offered = await outbox.release_again(connection, waiting, after=timedelta())
+        await self._database.wakeups.ring(BELL)
+        return offered
 
     async def settle(self, ending: Ending) -> Settled | None:
         """The job's new version and the time it ended; None when another attempt owns the job."""

@@ -193,6 +193,7 @@ class Dispatcher:
                 self._stop_stalled()
                 await self._extend()
                 await self._obey_holds()
+                await self._offer_stuck()
                 await self._report()
             except StoreUnavailable as error:
                 metrics.HEARTBEATS_MISSED.inc()
@@ -207,6 +208,13 @@ class Dispatcher:
         held = await self._ledger.held_models()
         for name, desk in self._desks.items():
             desk.hold(held=name in held)
+
+    async def _offer_stuck(self) -> None:
+        """What waits behind a hung or absent engine for as long as a lease is anybody's."""
+        for desk in self._desks.values():
+            if desk.is_stuck(self._settings.worker.lease.total_seconds()):
+                logger.warning("window_offered_again", model=desk.model, jobs=len(desk.window))
+                await desk.offer_again()
 
     async def _extend(self) -> None:
         # Only what ran before the statement can be missing from its answer. What was stopped for good is
@@ -252,7 +260,8 @@ class Dispatcher:
         stats = await self._vitals.measure(healths)
         await self._ledger.heartbeat(
             slots={name: desk.slots for name, desk in self._desks.items()},
-            held={name: len(desk.window) for name, desk in self._desks.items()},
+            # Not what is offered: the reconciler must not take it for safe.
+            held={name: 0 if desk.is_offered else len(desk.window) for name, desk in self._desks.items()},
             state=state or ("draining" if self._draining else _worst(healths)),
             detail="; ".join(f"{name}: {h.detail}" for name, h in healths.items() if h.detail),
             stats=stats,

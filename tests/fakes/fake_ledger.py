@@ -22,6 +22,7 @@ class FakeLedger:
     claims: list[list[str]] = field(default_factory=list)
     failures: list[Exception] = field(default_factory=list)
     asked_for_more: int = 0
+    offered: list[tuple[str, int]] = field(default_factory=list)
     strikes: Counter[str] = field(default_factory=Counter)
 
     def add(self, job_id: str, **changes: Any) -> None:
@@ -83,6 +84,10 @@ class FakeLedger:
         )
         self.strikes[job_id] += why.struck
         return True
+
+    async def offer_again(self, waiting: Sequence[tuple[str, int]]) -> int:
+        self.offered += waiting
+        return len(waiting)
 
     async def ask_for_more(self) -> None:
         self.asked_for_more += 1

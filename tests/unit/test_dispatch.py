@@ -359,3 +359,31 @@ def _fields(view: JobView) -> dict[str, Any]:
 def _once(error: Exception) -> Callable[[Any], Exception | None]:
     errors = [error]
     return lambda _: errors.pop() if errors else None
+
+
+async def test_what_waits_behind_a_hung_engine_is_offered_to_others_and_kept() -> None:
+    async with running(Bench(slots=1, latency=SLOW)) as bench:
+        first = bench.submit("job_1")
+        await first.begun.wait()
+        second = bench.submit("job_2", generation=0)
+        stuck = bench.desk.is_stuck(after=0.0)
+        await bench.desk.offer_again()
+
+        assert stuck
+        assert bench.ledger.offered == [("job_2", 0)]
+        assert bench.desk.is_offered
+        assert not second.ended.done()
+        assert list(bench.desk.window) == ["job_2"]
+
+
+async def test_a_window_that_moves_is_not_stuck() -> None:
+    async with running(Bench(slots=1, latency=SLOW)) as bench:
+        first = bench.submit("job_1")
+        await first.begun.wait()
+        empty = bench.desk.is_stuck(after=0.0)
+        bench.submit("job_2")
+
+        assert not empty
+        assert not bench.desk.is_stuck(after=3600.0)
+        bench.desk.hold(held=True)
+        assert not bench.desk.is_stuck(after=0.0)
