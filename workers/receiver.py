@@ -211,8 +211,11 @@ class Dispatcher:
 
     async def _offer_stuck(self) -> None:
         """What waits behind a hung or absent engine for as long as a lease is anybody's."""
-        for desk in self._desks.values():
-            if desk.is_stuck(self._settings.worker.lease.total_seconds()):
+        lease = self._settings.worker.lease.total_seconds()
+        for name, desk in self._desks.items():
+            # Long answers move no job for minutes, but every token is progress of the engine.
+            silent = time.monotonic() - self._healths[name].progressed_at > lease
+            if silent and desk.is_stuck(lease):
                 logger.warning("window_offered_again", model=desk.model, jobs=len(desk.window))
                 await desk.offer_again()
 
