@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 _PANEL = "Processes"
+# Quiet: its banner is many lines, and a log has one event on each.
+_CELERY = (sys.executable, "-m", "celery", "-q", "-A")
 
 
 @app.command(rich_help_panel=_PANEL)
@@ -69,7 +71,7 @@ def worker(context: typer.Context) -> None:
     from models.catalogue import find_catalogue
 
     find_catalogue(_settings())  # a mistake is said here, in one line
-    command = [sys.executable, "-m", "celery", "-A", "workers.app", "worker", *context.args]
+    command = [*_CELERY, "workers.app", "worker", *context.args]
     os.execv(sys.executable, command)  # noqa: S606 - signals go straight to Celery
 
 
@@ -82,7 +84,7 @@ def deliver(context: typer.Context) -> None:
     _settings()  # a mistake is said here, in one line
     # Two workers of one name would be one to the broker, so this is not `celery@host`.
     name = [] if {"-n", "--hostname"} & set(context.args) else ["--hostname", "deliver@%h"]
-    command = [sys.executable, "-m", "celery", "-A", "workers.webhooks.app", "worker", *name, *context.args]
+    command = [*_CELERY, "workers.webhooks.app", "worker", *name, *context.args]
     os.execv(sys.executable, command)  # noqa: S606 - signals go straight to Celery
 
 

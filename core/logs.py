@@ -40,6 +40,7 @@ def configure_logs(settings: LogSettings) -> None:
             ],
         )
     )
+    logging.captureWarnings(capture=True)  # else they are several lines of plain text
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(settings.level.upper())

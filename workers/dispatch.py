@@ -399,8 +399,8 @@ def _acknowledge(delivery: Delivery, ending: Ending) -> None:
         case Status.CANCELLED:
             delivery.revoked()
         case _:
-            error = ending.error or {}
-            delivery.failed(PenstockError(f"{error.get('code')}: {error.get('message')}"))
+            # Not the message: an engine's may quote the request, and events are everybody's.
+            delivery.failed(PenstockError(str((ending.error or {}).get("code"))))
 
 
 def _finished(view: JobView, ending: Ending, settled: Settled) -> JobView:

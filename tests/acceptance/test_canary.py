@@ -1,5 +1,6 @@
 """A marked prompt goes through everything, and is nowhere that operators look."""
 
+import json
 import os
 import signal
 import threading
@@ -19,7 +20,7 @@ from tests.platform import PROCESSES, Platform, running_platform, wait_for
 from tests.prometheus import until
 from tests.services import Services
 
-pytestmark = [pytest.mark.services, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.services, pytest.mark.timeout(600)]
 
 MARK: Final = "canary-Xq7"
 QUESTION: Final = f"where is my order {MARK}"
@@ -147,7 +148,7 @@ def keep_messages(client: httpx.Client, seen: Everything, services: Services) ->
                 if message is None:
                     return False
                 seen.broker.append(f"{message.body!r} {message.headers!r}")
-                message.reject(requeue=True)
+                channel.basic_reject(message.delivery_tag, requeue=True)
                 return True
 
             until(found, "a message rests in the broker")
@@ -167,3 +168,17 @@ def test_no_log_metric_message_event_or_trace_holds_what_was_asked(everything: E
     assert {name for name, text in texts.items() if not text} == set(), "nothing was seen there"
     assert {name for name, text in texts.items() if MARK in text} == set()
     assert {name for name, text in texts.items() if "my order" in text} == set()
+
+
+def test_a_log_has_one_event_on_a_line_and_a_jobs_events_name_it(everything: Everything) -> None:
+    lines = [
+        line
+        for path in everything.platform.folder.glob("*.log")
+        for line in path.read_text(errors="replace").splitlines()
+    ]
+    # Celery itself says in plain words that a worker goes.
+    events = [json.loads(line) for line in lines if line.strip() and not line.startswith("worker: ")]
+
+    ended = [event for event in events if event["event"] in {"job_completed", "job_ended", "job_given_back"}]
+    assert ended
+    assert all({"job", "tenant", "attempt", "model"} <= event.keys() for event in ended)

@@ -3,19 +3,26 @@
 import asyncio
 import os
 import random
+import re
 import signal
 from asyncio.subprocess import PIPE, STDOUT, Process
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from time import monotonic
+from typing import Final
 
 import structlog
 
 from core.errors import EngineUnavailable
 from workers.engines.protocol import EngineState
+
+_LAST_WORDS: Final = re.compile(
+    r"GGML_ASSERT|CUDA error|out of memory|failed to allocate|bad_alloc|segmentation fault|fatal",
+    re.IGNORECASE,
+)
 
 log = structlog.get_logger(__name__)
 
@@ -46,6 +53,11 @@ class Restarts:
         """Doubles per failure; the jitter keeps many workers from loading models in step."""
         ceiling = min(self.longest_delay, self.first_delay * 2 ** min(failures, 16)).total_seconds()
         return random.uniform(ceiling / 2, ceiling)  # noqa: S311  # not a secret
+
+
+def last_words(lines: Iterable[str]) -> str:
+    """Why a serving engine died. Nothing else that it wrote is told: other lines may quote a request."""
+    return "\n".join(line for line in lines if _LAST_WORDS.search(line) and "{" not in line)
 
 
 class Supervisor:
@@ -98,7 +110,7 @@ class Supervisor:
             started = monotonic()
             code = await self._process.wait()
             self.state, self.detail = EngineState.RESTARTING, f"exited with {code}"
-            log.error("engine_died", engine=self._launch.name, code=code, log=self.log_tail)
+            log.error("engine_died", engine=self._launch.name, code=code, log=last_words(self._lines))
             lived = monotonic() - started
             failures = 0 if lived > self._restarts.longest_delay.total_seconds() else failures + 1
             failures = await self._start_again(failures)
@@ -126,6 +138,7 @@ class Supervisor:
         self.state, self.detail = EngineState.READY, ""
 
     async def _spawn(self) -> Process:
+        self._lines.clear()  # what an earlier life wrote while it served may quote requests
         process = await asyncio.create_subprocess_exec(
             *self._launch.argv,
             stdin=PIPE,
