@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, Final, Never
 
-from celery import Celery, states
+from celery import Celery, signals, states
 from celery.backends.base import DisabledBackend
 
 from core.settings import BrokerSettings, Settings
@@ -28,6 +28,7 @@ def celery_app(settings: Settings, models: Sequence[str], *, webhooks: bool = Fa
     A composition root of a worker sets `receiver_factory` on it; `grace` is how long a worker may drain.
     """
     embedded_broker.register()
+    signals.setup_logging.connect(_keep_logs)
     app = Celery("penstock", set_as_current=False)
     app.config_from_object(configuration(settings, models, webhooks=webhooks))
     app.receiver_factory = None
@@ -37,6 +38,10 @@ def celery_app(settings: Settings, models: Sequence[str], *, webhooks: bool = Fa
     app.task(name=GENERATE, **_TASK_OPTIONS)(_generate)
     app.task(name=DELIVER, **_TASK_OPTIONS)(_deliver)
     return app
+
+
+def _keep_logs(**_: Any) -> None:
+    """Whoever answers this signal has set up logging; else Celery would silence all below a warning."""
 
 
 def configuration(settings: Settings, models: Sequence[str], *, webhooks: bool = False) -> dict[str, Any]:
