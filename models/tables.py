@@ -120,6 +120,7 @@ class Job(Base):
     queue_deadline: Mapped[datetime | None]
     worker: Mapped[str | None] = mapped_column(_NAME)
     batch_id: Mapped[str | None] = mapped_column(_ID)
+    batch_line: Mapped[int | None] = mapped_column(Integer)
     retry_of: Mapped[str | None] = mapped_column(_ID)
     follow_up: Mapped[str | None] = mapped_column(_ID)  # the job that gives the full answer
     follow_up_of: Mapped[str | None] = mapped_column(_ID)
@@ -140,8 +141,10 @@ class Job(Base):
             sqlite_where=text("status IN ('queued', 'running')"),
         ),
         Index(
-            "ix_jobs_batch_id",
+            "ix_jobs_batch_id_batch_line",
             "batch_id",
+            "batch_line",
+            unique=True,
             postgresql_where=text("batch_id IS NOT NULL"),
             sqlite_where=text("batch_id IS NOT NULL"),
         ),
@@ -228,6 +231,7 @@ class Payload(Base):
     # {"url", "events"}; beside the request, so that the end of a job need not read the prompt.
     webhook: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     erased_at: Mapped[datetime | None]
+    custom_id: Mapped[str | None] = mapped_column(Text)  # a batch's line says it
 
 
 class JobTag(Base):
@@ -282,6 +286,7 @@ class Outbox(Base):
     model: Mapped[str] = mapped_column(_NAME)
     service_class: Mapped[str] = mapped_column(String(16))
     tenant_id: Mapped[str] = mapped_column(_ID)
+    batch_id: Mapped[str | None] = mapped_column(_ID)
     rank: Mapped[int] = mapped_column(
         SmallInteger
     )  # 9 - priority: an index cannot be reflected descending on SQLite

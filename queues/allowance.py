@@ -18,6 +18,12 @@ class Lane:
     model: str
     service_class: str
     tenant: str
+    batch: str | None = None
+
+    @property
+    def owner(self) -> tuple[str, str, str]:
+        """Whose window it is: a tenant has one per class, however many batches."""
+        return self.model, self.service_class, self.tenant
 
     @property
     def group(self) -> tuple[str, str]:
@@ -43,9 +49,10 @@ class Pace:
 
 @dataclass(frozen=True, slots=True)
 class Allowance:
-    """Jobs that may be released now: of each lane, and of each (model, class) together."""
+    """Jobs that may be released now: of each lane, of each tenant's class, and of each class."""
 
     lanes: Mapping[Lane, int]
+    owners: Mapping[tuple[str, str, str], int]
     classes: Mapping[tuple[str, str], int]
 
 
@@ -58,13 +65,16 @@ def allow(
     newcomer's jobs never queue behind more than what the workers are about to run.
     """
     ahead: defaultdict[tuple[str, str], int] = defaultdict(int)
+    taken: defaultdict[tuple[str, str, str], int] = defaultdict(int)
     for lane, jobs in released.items():
         ahead[lane.group] += jobs
+        taken[lane.owner] += jobs
     classes = {group: _WINDOWS_PER_CLASS * window - ahead[group] for group, window in windows.items()}
     allowed: dict[Lane, int] = {}
     for lane in lanes:
         window = windows.get(lane.group, 0)
-        room = min(window - released.get(lane, 0), classes.get(lane.group, 0))
+        room = min(window - taken[lane.owner], classes.get(lane.group, 0))
         if room >= max(1, _REFILL * window):
             allowed[lane] = room
-    return Allowance(allowed, classes)
+    owners = {lane.owner: room for lane, room in allowed.items()}
+    return Allowance(allowed, owners, classes)

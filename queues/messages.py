@@ -45,6 +45,7 @@ class JobEnvelope:
     attempts: int = 0
     strikes: int = 0
     trace: str | None = None
+    batch: str | None = None
     schema: int = SCHEMA
 
 

@@ -9,6 +9,9 @@ Inside a class the first rule that tells two jobs apart decides:
 4. deadline  one whose slack is short, the nearest first
 5. prefix    the longest shared prefix, warm ones first; a group stays together
 6. arrival   first come, first served
+
+Lines of a batch wait for its completion window and do not age. Batches of one tenant, and what it submits
+beside them, share its turns by tokens: between rules 4 and 5 goes the batch that used the fewest lately.
 """
 
 from collections import defaultdict
@@ -20,6 +23,8 @@ from core.settings import OrderSettings
 from models.service_class import ServiceClass
 
 RANKED: Final = tuple(ServiceClass)
+# (class, tenant), and (class, tenant, batch) of those that have batches.
+Owner = tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +40,7 @@ class Item:
     deadline: float | None = None
     prefix: str | None = None
     prefix_tokens: int = 0
+    batch: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +70,7 @@ class Shares:
 
     virtual_time: float = 0.0
     finish: Mapping[str, float] = field(default_factory=dict)  # class → virtual finish time
-    used: Mapping[tuple[str, str], float] = field(default_factory=dict)  # (class, tenant) → tokens
+    used: Mapping["Owner", float] = field(default_factory=dict)  # tokens
     as_of: float = 0.0
 
 
@@ -123,7 +129,7 @@ def class_weights(lines: "Mapping[str, _Line]", rules: Rules, load: Load) -> dic
     return weights
 
 
-def _decayed(shares: Shares, rules: Rules, now: float) -> dict[tuple[str, str], float]:
+def _decayed(shares: Shares, rules: Rules, now: float) -> dict[Owner, float]:
     """Recent use: half of it is forgiven every half-life, and what is next to nothing is dropped."""
     factor = 0.5 ** (max(0.0, now - shares.as_of) / rules.tenant_half_life)
     return {tenant: tokens * factor for tenant, tokens in shares.used.items() if tokens * factor >= 1.0}
@@ -139,17 +145,19 @@ def _by_class(waiting: Iterable[Item]) -> dict[str, list[Item]]:
 class _Line:
     """The waiting jobs of one class while a choice is made; charges each job to its tenant."""
 
-    def __init__(
-        self, items: Sequence[Item], used: dict[tuple[str, str], float], rules: Rules, load: Load
-    ) -> None:
+    def __init__(self, items: Sequence[Item], used: dict[Owner, float], rules: Rules, load: Load) -> None:
         self.tokens = sum(item.cost for item in items)
         self._used = used
         self._quantum = rules.tenant_quantum
         horizon = load.now - rules.ageing[items[0].service_class]
-        aged = [item for item in items if item.arrived <= horizon]
+        aged = [item for item in items if item.batch is None and item.arrived <= horizon]
         # Reversed, so that the next one is popped from the end.
         self._aged = sorted(aged, key=lambda item: (item.arrived, item.key), reverse=True)
-        self._tenants = _by_tenant([item for item in items if item.arrived > horizon], rules, load)
+        self._tenants = _by_tenant(
+            [item for item in items if item.batch is not None or item.arrived > horizon], rules, load
+        )
+        # Kept, for a turn changes only when its tenant takes one.
+        self._turns = {tenant: self._turn(tenant) for tenant in self._tenants}
         self.has_aged = bool(aged)
 
     def __bool__(self) -> bool:
@@ -157,35 +165,57 @@ class _Line:
 
     def take(self) -> Item:
         item = self._aged.pop() if self._aged else self._take_fair()
-        owner = (item.service_class, item.tenant)
-        self._used[owner] = self._used.get(owner, 0.0) + item.cost
+        for owner in ((item.service_class, item.tenant), _flow(item)):
+            self._used[owner] = self._used.get(owner, 0.0) + item.cost
+        if item.tenant in self._tenants:
+            self._turns[item.tenant] = self._turn(item.tenant)
         return item
 
     def _take_fair(self) -> Item:
-        tenant = min(self._tenants, key=self._turn)
-        line = self._tenants[tenant]
-        _, item = line.pop()
-        if not line:
-            del self._tenants[tenant]
+        tenant = min(self._turns, key=self._turns.__getitem__)
+        flows = self._tenants[tenant]
+        flow = (
+            min(flows, key=lambda name: self._flow_turn(flows[name])) if len(flows) > 1 else next(iter(flows))
+        )
+        _, item = flows[flow].pop()
+        if not flows[flow]:
+            del flows[flow]
+        if not flows:
+            del self._tenants[tenant], self._turns[tenant]
         return item
 
-    def _turn(self, tenant: str) -> "tuple[int, _Rank]":
-        rank, item = self._tenants[tenant][-1]
-        return int(self._used.get((item.service_class, tenant), 0.0) / self._quantum), rank
+    def _turn(self, tenant: str) -> "tuple[int, _FlowRank]":
+        flows = self._tenants[tenant].values()
+        service_class = next(iter(flows))[-1][1].service_class
+        return self._steps((service_class, tenant)), min(map(self._flow_turn, flows))
+
+    def _flow_turn(self, line: "_Queue") -> "_FlowRank":
+        rank, item = line[-1]
+        return rank[:3], self._steps(_flow(item)), rank[3:]
+
+    def _steps(self, owner: Owner) -> int:
+        return int(self._used.get(owner, 0.0) / self._quantum)
+
+
+def _flow(item: Item) -> Owner:
+    return (item.service_class, item.tenant, item.batch or "")
 
 
 _Rank = tuple[int, int, float, bool, int, float, str, float, str]
+_FlowRank = tuple[tuple[int, int, float], int, tuple[bool, int, float, str, float, str]]
+_Queue = list[tuple[_Rank, Item]]
 
 
-def _by_tenant(items: Sequence[Item], rules: Rules, load: Load) -> dict[str, list[tuple[_Rank, Item]]]:
-    """Each tenant's jobs by the rules below the tenant's turn, the next one last."""
+def _by_tenant(items: Sequence[Item], rules: Rules, load: Load) -> dict[str, dict[str | None, _Queue]]:
+    """Each tenant's jobs, those of each batch apart, by the rules below their turns, the next one last."""
     groups = _prefix_groups(items)
-    tenants: defaultdict[str, list[tuple[_Rank, Item]]] = defaultdict(list)
+    tenants: defaultdict[str, defaultdict[str | None, _Queue]] = defaultdict(lambda: defaultdict(list))
     for item in items:
-        tenants[item.tenant].append((_rank(item, groups, rules, load), item))
-    for line in tenants.values():
-        line.sort(key=lambda entry: entry[0], reverse=True)
-    return dict(tenants)
+        tenants[item.tenant][item.batch].append((_rank(item, groups, rules, load), item))
+    for flows in tenants.values():
+        for line in flows.values():
+            line.sort(key=lambda entry: entry[0], reverse=True)
+    return {tenant: dict(flows) for tenant, flows in tenants.items()}
 
 
 def _prefix_groups(items: Sequence[Item]) -> dict[str, tuple[int, float]]:

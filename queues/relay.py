@@ -118,16 +118,16 @@ class Relay:
             return lanes
         return sorted(lanes, key=self._used)[:_LANES_PER_ROUND]
 
-    def _used(self, lane: Lane) -> float:
-        return self._shares[lane.model].used.get((lane.service_class, lane.tenant), 0.0)
+    def _used(self, lane: Lane) -> tuple[float, float]:
+        used = self._shares[lane.model].used
+        flow = (lane.service_class, lane.tenant, lane.batch or "")
+        return used.get(flow[:2], 0.0), used.get(flow, 0.0)
 
     async def _candidates(self, connection: AsyncConnection, allowed: Mapping[Lane, int]) -> list[WaitingRow]:
         """The best of each lane, and the oldest of those lanes that have more than fits."""
         rows = await outbox.candidates(connection, [(_name(lane), n) for lane, n in allowed.items()])
-        found = Counter((row.model, row.service_class, row.tenant_id) for row in rows)
-        full = [
-            lane for lane, n in allowed.items() if found[lane.model, lane.service_class, lane.tenant] >= n
-        ]
+        found = Counter(_lane_of(row) for row in rows)
+        full = [lane for lane, n in allowed.items() if lane.batch is None and found[lane] >= n]
         for service_class, bound in self._rules.ageing.items():
             aged = [(_name(lane), allowed[lane]) for lane in full if lane.service_class == service_class]
             rows += await outbox.candidates(connection, aged, aged=timedelta(seconds=bound))
@@ -138,13 +138,13 @@ class Relay:
         groups: defaultdict[tuple[str, str], list[WaitingRow]] = defaultdict(list)
         for row in rows:
             groups[row.model, row.service_class].append(row)
-        room = dict(allowed.lanes)
+        room = dict(allowed.owners)
         chosen: list[JobEnvelope] = []
         for group, members in groups.items():
             for row in self._in_order(group, members, limit=allowed.classes[group]):
-                lane = Lane(row.model, row.service_class, row.tenant_id)
-                if room.get(lane, 0) > 0:
-                    room[lane] -= 1
+                owner = _lane_of(row).owner
+                if room.get(owner, 0) > 0:
+                    room[owner] -= 1
                     chosen.append(_envelope(row, self._gauge.backlog(*group)))
         return chosen[: self._settings.window]
 
@@ -265,7 +265,11 @@ async def _live_slots(connection: AsyncConnection, within: timedelta) -> dict[st
 
 
 def _name(lane: Lane) -> str:
-    return outbox.lane(lane.model, lane.service_class, lane.tenant)
+    return outbox.lane(lane.model, lane.service_class, lane.tenant, lane.batch)
+
+
+def _lane_of(row: WaitingRow) -> Lane:
+    return Lane(row.model, row.service_class, row.tenant_id, row.batch_id)
 
 
 def _item(row: WaitingRow) -> Item:
@@ -279,6 +283,7 @@ def _item(row: WaitingRow) -> Item:
         deadline=row.deadline.timestamp() if row.deadline else None,
         prefix=row.prefix,
         prefix_tokens=row.prefix_tokens,
+        batch=row.batch_id,
     )
 
 
@@ -299,6 +304,7 @@ def _envelope(row: WaitingRow, backlog: int) -> JobEnvelope:
         attempts=row.attempts,
         strikes=row.strikes,
         trace=row.trace,
+        batch=row.batch_id,
     )
 
 

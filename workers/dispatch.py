@@ -442,4 +442,5 @@ def _item(delivery: Delivery) -> Item:
         deadline=envelope.deadline,
         prefix=envelope.prefix,
         prefix_tokens=envelope.prefix_tokens,
+        batch=envelope.batch,
     )

@@ -259,10 +259,16 @@ async def put_in_outbox(
         _jobs.c.id,
         _jobs.c.generation,
         case((scheduled, "scheduled"), else_="waiting"),
-        _jobs.c.model + outbox.SEPARATOR + _jobs.c.service_class + outbox.SEPARATOR + _jobs.c.tenant_id,
+        _jobs.c.model
+        + outbox.SEPARATOR
+        + _jobs.c.service_class
+        + outbox.SEPARATOR
+        + _jobs.c.tenant_id
+        + case((_jobs.c.batch_id.is_not(None), outbox.SEPARATOR + _jobs.c.batch_id), else_=""),
         _jobs.c.model,
         _jobs.c.service_class,
         _jobs.c.tenant_id,
+        _jobs.c.batch_id,
         9 - _jobs.c.priority,
         _jobs.c.cost,
         _jobs.c.prefix,

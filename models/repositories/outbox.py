@@ -29,14 +29,19 @@ SEPARATOR: Final = "\x1f"
 BELL: Final = "release"  # rung after the commit that made rows wait
 
 
-def lane(model: str, service_class: str, tenant_id: str) -> str:
-    """Jobs of one lane differ only in priority, prefix and age; lanes can be listed without a scan."""
-    return SEPARATOR.join((model, service_class, tenant_id))
+def lane(model: str, service_class: str, tenant_id: str, batch_id: str | None = None) -> str:
+    """Jobs of one lane differ only in priority, prefix and age; lanes can be listed without a scan.
+
+    Each batch has a lane of its own, so that a long one stands in no other's way.
+    """
+    parts = (model, service_class, tenant_id)
+    return SEPARATOR.join(parts if batch_id is None else (*parts, batch_id))
 
 
-def lane_parts(name: str) -> tuple[str, str, str]:
-    model, service_class, tenant_id = name.split(SEPARATOR)
-    return model, service_class, tenant_id
+def lane_parts(name: str) -> tuple[str, str, str, str | None]:
+    """Model, class, tenant, and the batch whose lane it is."""
+    model, service_class, tenant_id, *batch = name.split(SEPARATOR)
+    return model, service_class, tenant_id, batch[0] if batch else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +62,7 @@ class WaitingRow:
     attempts: int = 0  # that count
     strikes: int = 0
     trace: str | None = None
+    batch_id: str | None = None
 
 
 _WAITING_COLUMNS: Final = [_outbox.c[name] for name in WaitingRow.__slots__]

@@ -53,6 +53,8 @@ class NewJob:
     result_ttl: timedelta | None = None
     retry_of: str | None = None
     batch_id: str | None = None
+    batch_line: int | None = None
+    custom_id: str | None = None
     metadata: dict[str, Any] = field(default_factory=dict)
     tags: tuple[str, ...] = ()
     idempotency_key: str | None = None
@@ -110,7 +112,7 @@ async def accept(database: Database, connection: AsyncConnection, jobs: Sequence
     ]
     refused = await crowds.too_many(connection, [job for job in created if job.answer is None])
     accepted = [job for job in created if job.id not in refused]
-    await _insert(connection, accepted + [job.companion for job in accepted if job.companion])
+    await insert_jobs(connection, accepted + [job.companion for job in accepted if job.companion])
     return [
         Receipt(Reception.CROWDED, receipt.job_id) if receipt.job_id in refused else receipt
         for receipt in receipts
@@ -166,7 +168,7 @@ async def _reserve_keys(
     return {(row.tenant_id, row.key): (row.job_id, row.fingerprint) for row in rows}
 
 
-async def _insert(connection: AsyncConnection, jobs: Sequence[NewJob]) -> None:
+async def insert_jobs(connection: AsyncConnection, jobs: Sequence[NewJob]) -> None:
     if not jobs:
         return
     await insert_rows(connection, _table(Job), [_job_row(job) for job in jobs])
@@ -207,6 +209,7 @@ def _job_row(job: NewJob) -> dict[str, Any]:
         "deadline": job.deadline,
         "queue_deadline": job.queue_deadline,
         "batch_id": job.batch_id,
+        "batch_line": job.batch_line,
         "retry_of": job.retry_of,
         "fingerprint": job.fingerprint,
         "key_id": job.key_id,
@@ -240,6 +243,7 @@ def _payload_row(job: NewJob) -> dict[str, Any]:
         "tags": list(job.tags),
         "result_ttl": int(job.result_ttl.total_seconds()) if job.result_ttl else None,
         "webhook": job.webhook,
+        "custom_id": job.custom_id,
     }
 
 
@@ -251,10 +255,11 @@ def _outbox_row(job: NewJob) -> dict[str, Any]:
         "job_id": job.id,
         "generation": 0,
         "state": "scheduled" if scheduled else "waiting",
-        "lane": lane(job.model, job.service_class, job.tenant_id),
+        "lane": lane(job.model, job.service_class, job.tenant_id, job.batch_id),
         "model": job.model,
         "service_class": job.service_class,
         "tenant_id": job.tenant_id,
+        "batch_id": job.batch_id,
         "rank": 9 - job.priority,
         "cost": job.cost,
         "prefix": job.prefix,

@@ -109,7 +109,11 @@ async def _interesting(
             _payloads.c.webhook,
         )
         .join(_payloads, _payloads.c.job_id == _jobs.c.id)
-        .where(Among(_jobs.c.id, list(results)), or_(_payloads.c.webhook.is_not(null()), has_endpoint))
+        .where(
+            Among(_jobs.c.id, list(results)),
+            _jobs.c.batch_id.is_(None),
+            or_(_payloads.c.webhook.is_not(null()), has_endpoint),
+        )
     )
     return [_finished(row, results[row.id]) for row in rows]
 

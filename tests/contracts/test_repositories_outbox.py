@@ -54,7 +54,7 @@ async def test_only_lanes_with_something_to_release_are_listed(database: Databas
         lane("tiny", "standard", "a"),
         lane("tiny", "standard", "b"),
     ]
-    assert outbox.lane_parts(names[0]) == ("tiny", "premium", "a")
+    assert outbox.lane_parts(names[0]) == ("tiny", "premium", "a", None)
 
 
 async def test_an_empty_outbox_has_no_lanes_and_no_candidates(database: Database) -> None:

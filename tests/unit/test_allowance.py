@@ -53,3 +53,12 @@ def test_no_allowance_exceeds_the_bounds(ahead: dict[str, int], window: int) -> 
     for lane, jobs in allowed.lanes.items():
         assert 0 < jobs <= window - released.get(lane, 0)
         assert jobs <= allowed.classes[GROUP] == 3 * window - sum(released.values())
+
+
+def test_batches_of_one_tenant_share_its_one_window() -> None:
+    lanes = [Lane("default", "bulk", "acme", f"batch_{n}") for n in range(3)]
+
+    allowed = allow(lanes, {lanes[0]: 5}, {("default", "bulk"): 8})
+
+    assert allowed.owners == {("default", "bulk", "acme"): 3}
+    assert set(allowed.lanes.values()) == {3}

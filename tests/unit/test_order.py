@@ -179,3 +179,24 @@ def test_an_aged_class_gets_its_whole_weight_beside_a_flood(flood: str) -> None:
     waiting += [item(f"b{n}", service_class="bulk", arrived=NOW - 1801) for n in range(10)]
     chosen, _ = choose(waiting, Shares(), RULES, Load(now=NOW, limit=150, unreserved=150))
     assert sum(one.service_class == "bulk" for one in chosen) == 10
+
+
+def test_batches_of_one_tenant_take_turns_by_tokens() -> None:
+    first = [item(f"a{n:02}", batch="batch_a", cost=512) for n in range(6)]
+    second = [item(f"b{n:02}", batch="batch_b", cost=512) for n in range(6)]
+
+    chosen, _ = choose([*first, *second], Shares(), RULES, Load(now=NOW, limit=4, unreserved=4))
+
+    assert sorted(one.batch or "" for one in chosen) == ["batch_a", "batch_a", "batch_b", "batch_b"]
+
+
+def test_a_line_of_a_batch_does_not_overtake_by_its_age() -> None:
+    old = item("old", tenant="a", batch="batch_a", arrived=NOW - 100_000, cost=512)
+    used = {("standard", "a"): 5_000.0, ("standard", "a", "batch_a"): 5_000.0}
+    fresh = item("fresh", tenant="b")
+
+    chosen, _ = choose(
+        [old, fresh], Shares(used=used, as_of=NOW), RULES, Load(now=NOW, limit=1, unreserved=1)
+    )
+
+    assert [one.key for one in chosen] == ["fresh"]
