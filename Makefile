@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 CODE := core models queues workers api cli migrations examples tests docs
+SGLANG := .venv-sglang
 FLOWER := flower==2.2.*
 
 # uv installs in 2 s what takes pip 20 s. It does not read pip's configuration: where only pip knows the
@@ -13,7 +14,7 @@ PIP_INSTALL = $(BIN)/pip install -q --disable-pip-version-check -c constraints.t
 COMPILE = $(BIN)/uv pip compile -q --universal --python-version 3.11 --no-header --no-annotate --no-emit-index-url
 
 .DEFAULT_GOAL := help
-.PHONY: bench bench-long help setup setup-dev demo test faults faults-long lint types imports sizes check format docs constraints flower-env clean
+.PHONY: bench bench-long help setup setup-dev demo test faults faults-long lint types imports sizes check format docs constraints flower-env sglang-env test-sglang clean
 
 help: ## Say what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -84,5 +85,23 @@ flower-env: setup ## Build .venv-flower: Flower slows every Celery start, so it 
 	@$(BIN)/uv pip install -q -p .venv-flower/bin/python -c constraints-flower.txt flower \
 		|| .venv-flower/bin/pip install -q --disable-pip-version-check -c constraints-flower.txt flower
 
+# A CUDA machine takes the normal wheel and its own choice of torch. Without CUDA: pinned packages without
+# their CUDA dependencies, torch for the CPU where pip finds one, and a shim for the kernels.
+sglang-env: $(SGLANG)/.stamp ## Build .venv-sglang: SGLang for this machine's GPU, or for its CPU
+
+$(SGLANG)/.stamp: deploy/sglang/requirements-cpu.txt
+	@test -x $(SGLANG)/bin/python || $(PYTHON) -m venv $(SGLANG)
+	@if command -v nvidia-smi >/dev/null; then \
+		$(SGLANG)/bin/pip install -q --disable-pip-version-check sglang; \
+	else \
+		$(SGLANG)/bin/pip install -q --disable-pip-version-check --no-deps -r $< && \
+		$(SGLANG)/bin/python -c 'import sys, sysconfig; open(sysconfig.get_path("purelib") + "/penstock_cpu.pth", "w").write(sys.argv[1])' \
+			'$(CURDIR)/deploy/sglang/shim'; \
+	fi
+	@touch $@
+
+test-sglang: setup-dev sglang-env ## The engine's contract on real SGLang
+	$(BIN)/python -m pytest -q tests/contracts/test_sglang.py $(ARGS)
+
 clean: ## Remove what was built, and what the embedded platform kept
-	rm -rf $(VENV) .venv-flower var dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .venv-flower $(SGLANG) var dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -15,6 +15,7 @@ from pydantic import (
     PositiveInt,
     TypeAdapter,
     ValidationError,
+    model_validator,
 )
 
 from core.errors import ConfigurationMistake, UnknownModel
@@ -23,7 +24,8 @@ from core.settings import Settings
 
 logger = get_logger(__name__)
 
-BUNDLED_FOLDER = Path(__file__).resolve().parent.parent / "bundled"
+_PROJECT = Path(__file__).resolve().parent.parent
+BUNDLED_FOLDER = _PROJECT / "bundled"
 BUNDLED = "bundled:support-tiny"
 _BUNDLED_GGUF = BUNDLED_FOLDER / "support-tiny-Q8_0.gguf"
 _BUNDLED_TOKENIZER = BUNDLED_FOLDER / "hf" / "tokenizer.json"
@@ -109,10 +111,75 @@ class OpenAIModel(ServedModel):
     )
 
 
-_ENTRY: TypeAdapter[LlamaCppModel | OpenAIModel] = TypeAdapter(
-    Annotated[LlamaCppModel | OpenAIModel, Field(discriminator="engine")]
-)
-AnyModel = LlamaCppModel | OpenAIModel
+HIGH_CONCURRENCY = 256  # requests at once
+
+
+class SGLangModel(ServedModel):
+    """A model that the worker runs in an SGLang server of its own, or one that runs already, by `url`."""
+
+    engine: Literal["sglang"]
+    path: str = Field(default="", description=f'A model folder, a name on a hub, or "{BUNDLED}".')
+    url: HttpUrl | None = Field(default=None, description="Attach to this server instead of starting one.")
+    api_key_env: str | None = Field(
+        default=None, description="With `url`: the environment variable that holds the server's API key."
+    )
+    remote_name: str | None = Field(default=None, description="With `url`: the model's name there.")
+    python: Path = Field(
+        default=_PROJECT / ".venv-sglang" / "bin" / "python",
+        description="Interpreter of the environment that holds SGLang; `make sglang-env` builds one.",
+    )
+    port: int | None = Field(default=None, ge=1, le=65535, description="Loopback port; left out: a free one.")
+    device: Literal["cuda", "cpu"] = Field(default="cuda", description="What it computes on.")
+    gpu: str | None = Field(default=None, description="GPU index, GPU UUID or MIG instance UUID.")
+    mps_thread_percentage: int | None = Field(
+        default=None, ge=1, le=100, description="Share of the GPU's threads under a running MPS daemon."
+    )
+    numa_node: NonNegativeInt | None = Field(default=None, description="Bind to this node, with numactl.")
+    preset: Literal["high-concurrency"] | None = Field(
+        default=None,
+        description="high-concurrency: prompts in chunks of 512 tokens, 4,096 of them per step.",
+    )
+    tensor_parallel: PositiveInt | None = Field(default=None, description="GPUs that share one model.")
+    quantization: str | None = Field(default=None, description="fp8, awq, gptq and others that SGLang knows.")
+    prefill_chunk: int | None = Field(default=None, description="Prompt tokens of one chunk; -1: whole.")
+    batch_tokens: PositiveInt | None = Field(default=None, description="Prompt tokens per step.")
+    memory_fraction: float | None = Field(
+        default=None, gt=0, lt=1, description="Part of the GPU's memory for weights and the KV pool."
+    )
+    kv_tokens: PositiveInt | None = Field(default=None, description="Tokens in the KV pool at most.")
+    host_cache_ratio: float | None = Field(
+        default=None, gt=0, description="Keep evicted prefixes in host memory, this many KV pools of them."
+    )
+    adapters: dict[str, str] = Field(
+        default_factory=dict,
+        description="LoRA adapters to load: names and folders.",
+    )
+    adapter: str | None = Field(default=None, description="With `url`: the LoRA adapter that this entry is.")
+    reasoning_parser: str | None = Field(
+        default=None, description="Sets reasoning apart from the answer: deepseek-r1, qwen3 and others."
+    )
+    chat_template: str | None = Field(default=None, description="A template in place of the model's own.")
+    priority_scheduling: bool = Field(
+        default=False, description="SGLang orders its own queue by priority; needs its fcfs policy."
+    )
+    options: dict[str, str | int | float | bool | list[str | int | float]] = Field(
+        default_factory=dict, description="More of SGLang's options by their names; these win."
+    )
+    environment: dict[str, str] = Field(default_factory=dict, description="Environment variables for it.")
+
+    @model_validator(mode="after")
+    def _path_or_url(self) -> Self:
+        if bool(self.path) == (self.url is not None):
+            raise ValueError("give either path, to start a server, or url, to attach to one")
+        if self.preset == "high-concurrency" and self.slots > HIGH_CONCURRENCY:
+            raise ValueError(
+                f"the preset high-concurrency runs {HIGH_CONCURRENCY} requests: use at most so many slots"
+            )
+        return self
+
+
+AnyModel = LlamaCppModel | OpenAIModel | SGLangModel
+_ENTRY: TypeAdapter[AnyModel] = TypeAdapter(Annotated[AnyModel, Field(discriminator="engine")])
 
 
 class Catalogue(BaseModel):
@@ -243,8 +310,8 @@ def _explain(source: _Source, index: int, error: ValidationError) -> str:
     remedy = {
         "extra_forbidden": "unknown key. Remove it, or correct its spelling",
         "missing": "required and missing. Add it",
-        "union_tag_invalid": 'no such engine. Use "llamacpp" or "openai"',
-        "union_tag_not_found": 'required and missing. Add engine = "llamacpp" or "openai"',
+        "union_tag_invalid": 'no such engine. Use "llamacpp", "sglang" or "openai"',
+        "union_tag_not_found": 'required and missing. Add engine = "llamacpp", "sglang" or "openai"',
     }.get(first["type"], f"{first['msg']}. Correct the value")
     return _sentence(source, index, key, remedy)
 
@@ -254,7 +321,7 @@ def _sentence(source: _Source, index: int, key: str, remedy: str) -> str:
 
 
 def _with_absolute_paths(model: AnyModel, folder: Path) -> AnyModel:
-    changes: dict[str, Path] = {}
+    changes: dict[str, Any] = {}
     if model.tokenizer is not None:
         changes["tokenizer"] = folder / model.tokenizer
     if isinstance(model, LlamaCppModel):
@@ -264,6 +331,13 @@ def _with_absolute_paths(model: AnyModel, folder: Path) -> AnyModel:
             changes["tokenizer"] = _BUNDLED_TOKENIZER
         if model.chat_template is not None:
             changes["chat_template"] = folder / model.chat_template
+    if isinstance(model, SGLangModel):
+        changes["python"] = folder / model.python
+        if model.path == BUNDLED:
+            changes["path"] = str(BUNDLED_FOLDER / "hf")
+            changes.setdefault("tokenizer", _BUNDLED_TOKENIZER)
+        elif (folder / model.path).is_dir():
+            changes["path"] = str(folder / model.path)
     return model.model_copy(update=changes)
 
 

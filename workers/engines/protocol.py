@@ -35,6 +35,7 @@ class Prompt:
     priority: int = 5
     reasoning: bool | None = None
     tools: dict[str, Any] | None = None  # tools, tool_choice and parallel_tool_calls, as far as given
+    cache_salt: str | None = None  # prompts of different salts share nothing in the prefix cache
 
 
 @dataclass(frozen=True, slots=True)

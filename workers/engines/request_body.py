@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
+import orjson
+
 from workers.engines.protocol import Prompt, Sampling
 
 
@@ -14,6 +16,8 @@ class Dialect:
     repetition_penalty: str = "repetition_penalty"
     template_switches: bool = False
     completion_schemas: bool = False  # llama.cpp ignores `response_format` on /v1/completions, in silence
+    schema_as_text: bool = False
+    request_ids: bool = False  # SGLang: `rid`, `priority` and `cache_salt`
 
 
 def request_for(prompt: Prompt, dialect: Dialect) -> tuple[str, dict[str, Any]]:
@@ -23,10 +27,16 @@ def request_for(prompt: Prompt, dialect: Dialect) -> tuple[str, dict[str, Any]]:
         "stream": True,
         "stream_options": {"include_usage": True},
         **_sampling(prompt.sampling, dialect),
+        **(_identity(prompt) if dialect.request_ids else {}),
     }
     if prompt.messages is None:
         return "completions", body | {"prompt": prompt.text} | _completion_fields(prompt.sampling, dialect)
     return "chat/completions", body | {"messages": prompt.messages} | _chat_fields(prompt, dialect)
+
+
+def _identity(prompt: Prompt) -> dict[str, Any]:
+    fields: dict[str, Any] = {"rid": prompt.request_id, "priority": prompt.priority}
+    return fields | ({"cache_salt": prompt.cache_salt} if prompt.cache_salt else {})
 
 
 def _sampling(sampling: Sampling, dialect: Dialect) -> dict[str, Any]:
@@ -53,7 +63,7 @@ def _chat_fields(prompt: Prompt, dialect: Dialect) -> dict[str, Any]:
     if prompt.sampling.response_format is not None:
         fields["response_format"] = prompt.sampling.response_format
     if prompt.reasoning is not None and dialect.template_switches:
-        fields["chat_template_kwargs"] = {"enable_thinking": prompt.reasoning}
+        fields["chat_template_kwargs"] = {"enable_thinking": prompt.reasoning, "thinking": prompt.reasoning}
     return fields
 
 
@@ -66,7 +76,9 @@ def _completion_fields(sampling: Sampling, dialect: Dialect) -> dict[str, Any]:
     if not dialect.completion_schemas:
         return fields | {"response_format": sampling.response_format}
     schema = _schema(sampling.response_format)
-    return fields if schema is None else fields | {"json_schema": schema}
+    if schema is None:
+        return fields
+    return fields | {"json_schema": orjson.dumps(schema).decode() if dialect.schema_as_text else schema}
 
 
 def _schema(response_format: dict[str, Any]) -> dict[str, Any] | None:
