@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -49,29 +50,31 @@ def total(client: httpx.Client, expression: str) -> float:
     return sum(float(sample["value"][1]) for sample in ask(client, expression))
 
 
+def _is(client: httpx.Client, expression: str, value: float) -> bool:
+    return total(client, expression) == value
+
+
 def test_every_process_is_up_and_shows_what_it_did(watched: Watched) -> None:
     prometheus = watched.prometheus
     until(lambda: health(prometheus) == dict.fromkeys(PROCESSES, "up"), "every target is up")
 
     run_jobs(watched.platform)
 
-    until(
-        lambda: total(prometheus, 'penstock_jobs_finished_total{status="completed"}') == JOBS,
-        "every job is counted where it ended",
-    )
-    until(
-        lambda: total(prometheus, "penstock_jobs_accepted_total") == JOBS,
-        "every job is counted where it was accepted",
-    )
-    assert total(prometheus, "penstock_jobs_released_total") == JOBS
-    assert total(prometheus, "penstock_completion_tokens_total") == 8 * JOBS
-    assert total(prometheus, 'penstock_job_wait_to_first_token_seconds_count{model="default"}') == JOBS
-    assert total(prometheus, 'penstock_feedback_total{score="up"}') == 1
+    # Each process is scraped at its own time.
+    for expression, value in {
+        'penstock_jobs_finished_total{status="completed"}': JOBS,
+        "penstock_jobs_accepted_total": JOBS,
+        "penstock_jobs_released_total": JOBS,
+        "penstock_completion_tokens_total": 8 * JOBS,
+        'penstock_job_wait_to_first_token_seconds_count{model="default"}': JOBS,
+        'penstock_feedback_total{score="up"}': 1,
+        "penstock_engine_slots": 8,
+        'penstock_workers{state="ready"}': 1,
+        "penstock_jobs_waiting": 0,
+        "penstock_upkeep_leads": 1,
+    }.items():
+        until(partial(_is, prometheus, expression, value), f"{expression} is {value}")
     assert total(prometheus, 'penstock_refusals_total{code="not_found"}') >= 1
-    assert total(prometheus, "penstock_engine_slots") == 8
-    until(lambda: total(prometheus, 'penstock_workers{state="ready"}') == 1, "the worker is seen")
-    until(lambda: total(prometheus, "penstock_jobs_waiting") == 0, "nothing waits at the latest look")
-    assert total(prometheus, "penstock_upkeep_leads") == 1
     builds = {sample["metric"]["process"] for sample in ask(prometheus, "penstock_build_info")}
     assert builds == set(PROCESSES)
 
@@ -86,7 +89,8 @@ def test_no_series_names_a_tenant_or_a_job(watched: Watched) -> None:
 
 
 def test_an_alert_fires_when_the_last_worker_goes(watched: Watched) -> None:
-    assert "PenstockNoWorker" not in alerts(watched.prometheus)
+    # A heartbeat that a busy machine delays makes it pending for a moment.
+    until(lambda: "PenstockNoWorker" not in alerts(watched.prometheus), "nothing is wrong yet")
 
     watched.platform.stop("worker")
 
