@@ -84,6 +84,7 @@ class EventWriter:
         self._down = False
         self._closing = False
         self._next_flush = 0.0
+        self._sending = asyncio.Lock()
         self._something = asyncio.Event()
         self._hurry = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -153,7 +154,11 @@ class EventWriter:
             self._next_flush = asyncio.get_running_loop().time() + pause
 
     async def flush(self) -> None:
-        """Sends what is buffered now, rather than at its time."""
+        """Sends what is buffered now, rather than at its time; returns when all before it is sent, too."""
+        async with self._sending:
+            await self._flush()
+
+    async def _flush(self) -> None:
         buffer, self._buffer, self._held = self._buffer, {}, 0
         if not self._closing:
             self._something.clear()

@@ -1,5 +1,6 @@
 """What every route has in common: who may see it, what it says when something is down, and health."""
 
+import re
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -94,13 +95,11 @@ async def test_no_admin_route_serves_a_key_without_that_scope(app: FastAPI, othe
     async with client_of(app, other_tenant.headers) as stranger:
         for path, methods in app.openapi()["paths"].items():
             for method in methods if path.startswith("/v1/admin/") else ():
-                answer = await stranger.request(
-                    method, path.replace("{job_id}", "job_1").replace("{name}", "default")
-                )
+                answer = await stranger.request(method, re.sub(r"\{\w+\}", "some", path))
                 assert (answer.status_code, answer.json()["code"]) == (403, "forbidden"), (method, path)
                 refused.append(path)
 
-    assert len(refused) == 8
+    assert {path.split("/")[3] for path in refused} >= {"dead_letters", "degradation", "models"}
 
 
 async def test_no_route_but_health_serves_a_stranger(app: FastAPI) -> None:
@@ -226,6 +225,7 @@ async def test_without_a_database_finished_jobs_are_served_to_known_keys_for_a_m
 ) -> None:
     job = (await api_client.post("/v1/jobs", json=ASK)).json()
     await worker.run(job["id"])
+    await worker.events.flush()  # its hot copy follows the commit
     await api_client.get(f"/v1/jobs/{job['id']}?wait=10")
     break_database(database, monkeypatch)
     clock.offset += timedelta(seconds=30)
@@ -236,6 +236,7 @@ async def test_without_a_database_finished_jobs_are_served_to_known_keys_for_a_m
     clock.offset += timedelta(seconds=31)
     late = await api_client.get(f"/v1/jobs/{job['id']}")
 
+    assert hot.status_code == 200, hot.text
     assert hot.json()["output"]["text"] == "Hello."
     assert [cold.status_code, refused.status_code, late.status_code] == [503, 503, 503]
     assert refused.headers["retry-after"]
