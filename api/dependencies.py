@@ -1,6 +1,6 @@
 """What routes need, made once per application, and the caller of a request."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated
 
 from fastapi import Depends, Request
@@ -100,14 +100,26 @@ def assemble(
         ),
         answers=answers,
         board=board,
-        admission=Admission(
-            board,
-            answerers(settings, answers, catalogue),
-            catalogue,
-            clock,
-            policy=settings.overload,
-            keep=settings.upkeep.retention,
-        ),
+        admission=_admission(settings, board, answers, catalogue, clock),
+    )
+
+
+def with_catalogue(parts: Parts, catalogue: Catalogue) -> Parts:
+    """The same parts for another catalogue; templates are read again. Raises `ConfigurationMistake`."""
+    admission = _admission(parts.settings, parts.board, parts.answers, catalogue, parts.clock)
+    return replace(parts, catalogue=catalogue, admission=admission)
+
+
+def _admission(
+    settings: Settings, board: PressureBoard, answers: AnswerIndex, catalogue: Catalogue, clock: Clock
+) -> Admission:
+    return Admission(
+        board,
+        answerers(settings, answers, catalogue),
+        catalogue,
+        clock,
+        policy=settings.overload,
+        keep=settings.upkeep.retention,
     )
 
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import signal
-from dataclasses import replace
 from socket import socket
 from types import FrameType
 
@@ -10,13 +9,17 @@ import uvicorn
 from fastapi import FastAPI
 
 from api.app import open_app
+from api.dependencies import with_catalogue
 from core.collector import spare_long_lived
-from core.logs import configure_logs
+from core.errors import ConfigurationMistake
+from core.logs import configure_logs, get_logger
 from core.metrics import Process
 from core.metrics.port import open_port
 from core.settings import Settings
 from core.tracing import start_tracing
 from models.catalogue import find_catalogue, reread_catalogue
+
+logger = get_logger(__name__)
 
 
 class Server(uvicorn.Server):
@@ -68,5 +71,9 @@ def serve(settings: Settings) -> None:
 def _reread(app: FastAPI, settings: Settings) -> None:
     """Requests that come from now on see the new catalogue; those under way keep what they saw."""
     catalogue = reread_catalogue(settings)
-    if catalogue is not None:
-        app.state.parts = replace(app.state.parts, catalogue=catalogue)
+    if catalogue is None:
+        return
+    try:
+        app.state.parts = with_catalogue(app.state.parts, catalogue)
+    except ConfigurationMistake as mistake:
+        logger.error("templates_refused", reason=str(mistake))  # noqa: TRY400 - the reason says it all
