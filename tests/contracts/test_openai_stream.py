@@ -169,7 +169,8 @@ def test_a_reasoning_switch_goes_only_to_servers_that_know_it() -> None:
     knowing = request_for(prompt, Dialect("m", template_switches=True))[1]
 
     assert "chat_template_kwargs" not in plain
-    assert knowing["chat_template_kwargs"] == {"enable_thinking": False}
+    # Qwen's name for it, and DeepSeek's: templates ignore what they do not know.
+    assert knowing["chat_template_kwargs"] == {"enable_thinking": False, "thinking": False}
 
 
 async def test_a_server_that_went_away_is_unreachable() -> None:
