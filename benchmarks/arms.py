@@ -74,6 +74,12 @@ class RedisArm(Arm):
         self._client = self._client or redis.Redis.from_url(self.address)
         return sum(1 for _ in self._client.scan_iter(match=self.pattern, count=5000))
 
+    def clear(self) -> None:
+        """Leaves nothing behind: Redis is shared, and whoever scans it pays for every key."""
+        if self._client is not None:
+            for key in self._client.scan_iter(match=self.pattern, count=5000):
+                self._client.unlink(key)
+
 
 def dsn(services: Services) -> str:
     return services.database_url.replace("postgresql+asyncpg", "postgresql")
@@ -147,7 +153,9 @@ def celery_prefork(services: Services) -> Iterator[RedisArm]:
     environment = rival_environment(services)
     command = [sys.executable, "-c", _PREFORK]
     with front("delay", environment) as found, child(command, environment) as worker:
-        yield _redis_arm(found, environment, worker.pid)
+        arm = _redis_arm(found, environment, worker.pid)
+        yield arm
+        arm.clear()
 
 
 @contextmanager
@@ -155,7 +163,9 @@ def bare_aio_pika(services: Services) -> Iterator[RedisArm]:
     environment = rival_environment(services)
     command = [sys.executable, "-m", "benchmarks.rivals"]
     with front("aio_pika_front", environment) as found, child(command, environment) as worker:
-        yield _redis_arm(found, environment, worker.pid)
+        arm = _redis_arm(found, environment, worker.pid)
+        yield arm
+        arm.clear()
 
 
 # A name of its own: two workers of one name cannot share a virtual host.
