@@ -3,14 +3,16 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import Select, Table, insert, literal, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from models.dialect import Now
-from models.repositories.submission import NewJob
 from models.tables import DeadLetter, Job, Payload, Result
+
+if TYPE_CHECKING:
+    from models.repositories.submission import NewJob
 
 CODE: Final = "attempts_exhausted"
 
@@ -88,7 +90,7 @@ async def discard(connection: AsyncConnection, job_id: str) -> bool:
     return bool(done.rowcount)
 
 
-async def requeue(connection: AsyncConnection, job_id: str, *, new_id: str, at: datetime) -> NewJob | None:
+async def requeue(connection: AsyncConnection, job_id: str, *, new_id: str, at: datetime) -> "NewJob" | None:
     """The job that asks the same for the same tenant, to be submitted in this transaction.
 
     None where it was settled before or its prompt was erased. Times are left out: they have passed.
