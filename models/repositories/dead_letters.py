@@ -90,7 +90,7 @@ async def discard(connection: AsyncConnection, job_id: str) -> bool:
     return bool(done.rowcount)
 
 
-async def requeue(connection: AsyncConnection, job_id: str, *, new_id: str, at: datetime) -> "NewJob" | None:
+async def requeue(connection: AsyncConnection, job_id: str, *, new_id: str, at: datetime) -> "NewJob | None":
     """The job that asks the same for the same tenant, to be submitted in this transaction.
 
     None where it was settled before or its prompt was erased. Times are left out: they have passed.
@@ -106,6 +106,8 @@ async def requeue(connection: AsyncConnection, job_id: str, *, new_id: str, at: 
         or not (await connection.execute(_open(job_id).values(requeued_as=literal(new_id)))).rowcount
     ):
         return None
+    from models.repositories.submission import NewJob  # it records results, which note dead letters
+
     return NewJob(
         id=new_id,
         tenant_id=row.tenant_id,
