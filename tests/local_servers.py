@@ -4,6 +4,7 @@ import os
 import shutil
 import socket
 import subprocess
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -98,8 +99,12 @@ def _unprivileged(name: str, folder: Path) -> list[str]:
     if os.getuid() != 0:
         return []
     _call(["chown", "-R", name, str(folder)])
-    for parent in (folder, *folder.parents[:2]):
-        parent.chmod(parent.stat().st_mode | 0o011)
+    # pytest keeps its folders to their owner, at every level.
+    for parent in (folder, *folder.parents):
+        if parent == Path(tempfile.gettempdir()):
+            break
+        if not parent.stat().st_mode & 0o001:
+            parent.chmod(parent.stat().st_mode | 0o011)
     return [_binary("setpriv"), "--reuid", name, "--regid", name, "--clear-groups", "--"]
 
 

@@ -16,6 +16,7 @@ import pytest
 from standardwebhooks import Webhook
 
 from tests.fakes.webhook_receiver import OK, Answer, Received, WebhookReceiver
+from tests.faults.servers import private_servers, private_services
 from tests.platform import Platform, running_platform, wait_for
 from tests.services import Services, _rabbitmqctl
 
@@ -114,6 +115,29 @@ def test_every_end_is_told_whatever_dies(
     # Only those that were under way when the first 410 came, and none afterwards.
     assert 1 <= calls_to_gone <= 4
     assert len(gone.received) == calls_to_gone
+
+
+@pytest.mark.services
+def test_every_end_is_told_although_the_broker_is_killed(
+    services: Services, tmp_path: Path, troublesome: tuple[WebhookReceiver, Troublesome]
+) -> None:
+    """On servers of its own: `services`, asked for first, says whether they can be started at all."""
+    receiver, rule = troublesome
+    with (
+        private_servers(tmp_path) as private,
+        private_services(private, "told") as own,
+        running_platform(own, tmp_path, **settings_for(receiver)) as platform,
+        platform.client(platform.key("told")) as client,
+    ):
+        jobs = submit(client, {"webhook": {"url": receiver.url}}, JOBS)
+        receiver.wait(5, 120)
+        private.rabbitmq.restart(signal.SIGKILL)
+        wait_for(client, jobs)
+        receiver.wait_until(lambda _: len(rule.taken) >= JOBS, 120)
+        settled(client, jobs, {"delivered"})
+
+    assert sorted(rule.taken.values()) == sorted(jobs)
+    assert len(rule.taken) == JOBS
 
 
 def submit(client: httpx.Client, more: dict[str, Any], count: int) -> list[str]:
