@@ -4,6 +4,7 @@
 """
 
 import os
+import traceback
 from collections.abc import Sequence
 from typing import Any
 
@@ -82,4 +83,9 @@ _MUTANTS = {
 }
 
 if os.environ.get("FAULTS_MUTANT"):
-    _MUTANTS[os.environ["FAULTS_MUTANT"]]()
+    try:
+        _MUTANTS[os.environ["FAULTS_MUTANT"]]()
+    except BaseException:  # noqa: BLE001 - whatever it is
+        # Python would report it and start the process all the same, with every guarantee in place.
+        traceback.print_exc()
+        os._exit(70)
