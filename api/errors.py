@@ -116,9 +116,9 @@ def describe(error: Exception) -> Problem:
 
 def _describe_own(error: PenstockError) -> Problem:
     status = status_of(type(error))
-    found = []
+    found, detail = [], str(error)
     if isinstance(error, errors.InvalidField):
-        found = [{"field": error.field, "message": str(error)}]
+        found, detail = [{"field": error.field, "message": detail}], f"{error.field}: {detail}"
     headers = {}
     if error.retryable and status in _RETRY_SOON:
         headers["Retry-After"] = retry_after(error.retry_after or _RETRY_SOON[status])
@@ -127,7 +127,7 @@ def _describe_own(error: PenstockError) -> Problem:
         headers |= {"x-should-retry": "false", "X-Job-Id": error.job_id}
     if status == http.HTTPStatus.UNAUTHORIZED:
         headers["WWW-Authenticate"] = "Bearer"
-    return Problem(status, error.code, str(error), found, headers)
+    return Problem(status, error.code, detail, found, headers)
 
 
 def retry_after(seconds: float) -> str:

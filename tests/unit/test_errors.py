@@ -68,3 +68,11 @@ def test_who_should_come_back_is_told_when() -> None:
     assert describe(full).headers == {"Retry-After": "120"}
     assert describe(errors.NotFinished("not yet")).headers == {"Retry-After": "1"}
     assert describe(errors.Conflict("never")).headers == {}
+
+
+def test_a_field_is_named_wherever_its_mistake_is_told() -> None:
+    body = describe(errors.InvalidField("deadline", "Is in the past.")).body(instance="req_1")
+
+    assert body["detail"] == body["error"]["message"] == "deadline: Is in the past."
+    assert body["error"]["param"] == "deadline"
+    assert body["errors"] == [{"field": "deadline", "message": "Is in the past."}]
