@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import Any, Final
 
+from sqlalchemy.ext.asyncio import AsyncConnection
+
 from core.logs import get_logger
 from core.settings import Settings
 from models.degradation import Level
@@ -24,6 +26,8 @@ from queues.redis import REDIS_DOWN, Redis
 logger = get_logger(__name__)
 
 _POLICY: Final = "policy"
+# Part of the time that counting may take: it reads the whole outbox, of a million rows as of ten.
+_DUTY: Final = 0.1
 
 
 class Overload:
@@ -39,12 +43,14 @@ class Overload:
         self._models = models
         self._meters = {name: Meter() for name in models}
         self._states: dict[str, State] | None = None
+        self._waiting: dict[tuple[str, str], Waiting] = {}
+        self._count_again_at = 0.0
 
     async def look(self) -> int:
         """One reading of every model; the number of levels that changed."""
         counters = await self._counters()
         async with self._database.read() as connection:
-            waiting = await outbox.pressure(connection)
+            waiting = await self._count(connection)
             running = await degradation.running(connection)
             workers = await fleet.alive(connection, within=self._alive_within)
             pins = await degradation.pins(connection)
@@ -72,6 +78,14 @@ class Overload:
         self._states = {model: verdict.state for model, verdict in verdicts.items()}
         await self._publish(verdicts)
         return len(changes)
+
+    async def _count(self, connection: AsyncConnection) -> dict[tuple[str, str], Waiting]:
+        """What waits: at each look while the outbox is short, as often as it may cost while it is long."""
+        now = time.monotonic()
+        if now >= self._count_again_at:
+            self._waiting = await outbox.pressure(connection)
+            self._count_again_at = now + (time.monotonic() - now) / _DUTY
+        return self._waiting
 
     async def release_follow_ups(self) -> int:
         """Full answers that wait for calm, of the models that have it; the number of them."""
