@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -119,6 +119,10 @@ def running_platform(
         if processes:
             platform.wait_until_ready()
         yield platform
+    except Exception as error:
+        for name in platform.processes:
+            error.add_note(f"--- {name}: {platform.log(name)}")
+        raise
     finally:
         for name in list(platform.processes):
             platform.stop(name)
@@ -136,7 +140,8 @@ def wait_for(client: httpx.Client, job_ids: Sequence[str], *, within: float = 24
     end = time.monotonic() + within
     while wanted:
         if time.monotonic() > end:
-            raise TimeoutError(f"{len(wanted)} of {len(job_ids)} jobs are not finished")
+            what = f"{len(wanted)} of {len(job_ids)} jobs are not finished"
+            raise TimeoutError(f"{what}: {_stuck(client, wanted)}")
         missing = min(wanted)
         job = client.get(f"/v1/jobs/{missing}", params={"wait": 10}).raise_for_status().json()
         if job["status"] in {"completed", "failed", "cancelled", "expired"}:
@@ -144,6 +149,12 @@ def wait_for(client: httpx.Client, job_ids: Sequence[str], *, within: float = 24
             found[missing] = job
             wanted -= found.keys()
     return [found[job_id] for job_id in job_ids]
+
+
+def _stuck(client: httpx.Client, job_ids: Iterable[str]) -> list[Any]:
+    """What became of a few of them: nothing else tells a lost message from a slow machine afterwards."""
+    timelines = [client.get(f"/v1/jobs/{job_id}/timeline") for job_id in sorted(job_ids)[:3]]
+    return [answer.json() for answer in timelines]
 
 
 def _finished(client: httpx.Client) -> Iterator[dict[str, Any]]:
