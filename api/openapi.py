@@ -14,6 +14,7 @@ from api.schemas import (
     job_read,
     limits_change,
     openai_read,
+    overview_read,
     usage_read,
     webhook_create,
     webhook_read,
@@ -60,6 +61,9 @@ _MODELS: Final[list[tuple[type[BaseModel], JsonSchemaMode]]] = [
     (admin_read.ModelActivityPage, "serialization"),
     (degradation.PinCreate, "validation"),
     (degradation.DegradationStatus, "serialization"),
+    (overview_read.OverviewRead, "serialization"),
+    (overview_read.JobStanding, "serialization"),
+    (overview_read.JobGlimpsePage, "serialization"),
 ]
 
 _TEXT: Final[dict[str, Any]] = {"type": "string"}

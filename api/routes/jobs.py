@@ -3,9 +3,9 @@
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
-from starlette.background import BackgroundTask
 
 from api import openapi
+from api.cancelling import cancel
 from api.dependencies import JobsCaller, parts_of
 from api.headers import MAX_WAIT, matches
 from api.intake import check_deadline
@@ -20,7 +20,6 @@ from models.lifecycle import Status
 from models.repositories import changes, jobs
 from models.repositories.jobs import Change, Filter
 from models.service_class import ServiceClass
-from queues.cancel_notices import publish_cancel
 from queues.requests.validation import validate
 
 router = APIRouter(tags=["jobs"], default_response_class=Response)
@@ -109,17 +108,7 @@ async def read_timeline(request: Request, caller: JobsCaller, job_id: JobId) -> 
     responses={200: openapi.job_answer("The job as it is now."), **openapi.problems(404, 422)},
 )
 async def cancel_job(request: Request, caller: JobsCaller, job_id: JobId) -> Response:
-    parts = parts_of(request)
-    expires_at = parts.clock.now() + parts.settings.upkeep.retention
-    async with parts.database.begin() as connection:
-        changed = await jobs.cancel(connection, caller.tenant_id, job_id, expires_at=expires_at)
-    view = await parts.reader.read_truth(caller.tenant_id, job_id)
-    notice = None
-    if changed and view.is_finished:
-        metrics.FINISHED.labels(view.model, view.service_class, view.status.value).inc()
-        parts.notices.finished(view)
-    elif changed:
-        notice = BackgroundTask(publish_cancel, parts.redis, parts.settings.broker.namespace, job_id)
+    view, notice = await cancel(parts_of(request), caller.tenant_id, job_id)
     return await answer_job(request, view, after=notice)
 
 
