@@ -13,17 +13,14 @@ from api.meter import RequestMeter
 from api.middleware import BodyLimit, RequestContext
 from api.routes import (
     answers_admin,
-    console,
     dead_letters,
     degradation,
     events,
     health,
     jobs,
-    jobs_admin,
     limits_admin,
     models_admin,
     openai,
-    overview,
     submission,
     usage,
     webhook_deliveries,
@@ -109,9 +106,6 @@ def create_app(
         limits_admin.router,
         answers_admin.router,
         usage.router,
-        overview.router,
-        jobs_admin.router,
-        console.router,
         health.router,
     ):
         app.include_router(router)
@@ -126,7 +120,6 @@ def _lifespan(parts: Parts, *, owns: bool) -> Callable[[FastAPI], AbstractAsyncC
             yield
         finally:
             await parts.board.close()
-            await parts.overviews.feed.close()
             await parts.reader.drain()
             await parts.submission.close()
             await parts.notices.close()

@@ -1,4 +1,6 @@
-"""Cancels a job on behalf of whoever may."""
+"""Cancels jobs on behalf of whoever may."""
+
+from collections.abc import Sequence
 
 from starlette.background import BackgroundTask
 
@@ -6,32 +8,31 @@ from api.dependencies import Parts
 from core import metrics
 from models.repositories import jobs
 from models.views import JobView
-from queues.cancel_notices import publish_cancel
-
-
-async def cancel(parts: Parts, tenant_id: str, job_id: str) -> tuple[JobView, BackgroundTask | None]:
-    """The job as it is now, and what remains to be done after the answer. Raises `NotFound`."""
-    expires_at = parts.clock.now() + parts.settings.upkeep.retention
-    async with parts.database.begin() as connection:
-        changed = await jobs.cancel(connection, tenant_id, job_id, expires_at=expires_at)
-    view = await parts.reader.read_truth(tenant_id, job_id)
-    if changed and view.is_finished:
-        metrics.FINISHED.labels(view.model, view.service_class, view.status.value).inc()
-        parts.notices.finished(view)
-    elif changed:
-        return view, BackgroundTask(publish_cancel, parts.redis, parts.settings.broker.namespace, job_id)
-    return view, None
+from queues.cancel_notices import publish_cancels
 
 
 async def cancel_unwatched(parts: Parts, view: JobView) -> None:
     """Nobody waits for the answer any more; a running job leaves the GPU."""
+    _, tell_workers = await cancel_jobs(parts, view.tenant_id, [view.id])
+    await tell_workers()
+
+
+async def cancel_jobs(
+    parts: Parts, tenant_id: str, job_ids: Sequence[str]
+) -> tuple[dict[str, JobView], BackgroundTask]:
+    """The tenant's own among them, as they are now, and what remains to be done after the answer.
+
+    They ended where they waited and are asked to end where they run: a few statements, however many.
+    """
     expires_at = parts.clock.now() + parts.settings.upkeep.retention
     async with parts.database.begin() as connection:
-        changed = await jobs.cancel(connection, view.tenant_id, view.id, expires_at=expires_at)
-    if not changed:
-        return
-    now = await parts.reader.read_truth(view.tenant_id, view.id)
-    if now.is_finished:
-        parts.notices.finished(now)
-    else:
-        await publish_cancel(parts.redis, parts.settings.broker.namespace, view.id)
+        changed = set(await jobs.cancel_all(connection, tenant_id, job_ids, expires_at=expires_at))
+    async with parts.database.read() as connection:
+        views = await jobs.read_many(connection, tenant_id, job_ids)
+    for view in views:
+        if view.id in changed and view.is_finished:
+            metrics.FINISHED.labels(view.model, view.service_class, view.status.value).inc()
+            parts.notices.finished(view)
+    running = [view.id for view in views if view.id in changed and not view.is_finished]
+    notice = BackgroundTask(publish_cancels, parts.redis, parts.settings.broker.namespace, running)
+    return {view.id: view for view in views}, notice

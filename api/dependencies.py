@@ -6,10 +6,8 @@ from typing import Annotated
 from fastapi import Depends, Request
 from redis.asyncio import Redis
 
-from api import sessions
 from api.auth import Caller, KeyRing
 from api.limits import Door, default_bounds
-from api.overview import Overviews
 from core.clock import Clock
 from core.settings import Settings
 from models.catalogue import Catalogue
@@ -24,7 +22,6 @@ from queues.hot_jobs import HotJobs
 from queues.job_reader import JobReader
 from queues.limits.quota import Quota
 from queues.limits.rates import RateLimits
-from queues.observer import Observer
 from queues.pressure_board import PressureBoard
 from queues.prompts import PromptMeter
 from queues.similar.answerers import ExactAnswerer, SimilarAnswerer
@@ -56,7 +53,6 @@ class Parts:
     answers: AnswerIndex
     board: PressureBoard
     admission: Admission
-    overviews: Overviews
 
 
 def assemble(
@@ -105,14 +101,12 @@ def assemble(
         answers=answers,
         board=board,
         admission=_admission(settings, board, answers, catalogue, clock),
-        overviews=Overviews(database, Observer(database, redis, settings, ()), hot, catalogue.names),
     )
 
 
 def with_catalogue(parts: Parts, catalogue: Catalogue) -> Parts:
     """The same parts for another catalogue; templates are read again. Raises `ConfigurationMistake`."""
     admission = _admission(parts.settings, parts.board, parts.answers, catalogue, parts.clock)
-    parts.overviews.models = catalogue.names
     return replace(parts, catalogue=catalogue, admission=admission)
 
 
@@ -148,9 +142,7 @@ def parts_of(request: Request) -> Parts:
 
 async def authenticate(request: Request) -> Caller:
     """Before a body is read: strangers do not make us hold a megabyte."""
-    parts, given = parts_of(request), request.headers.get("authorization")
-    token = sessions.token_of(request, parts.settings.api.public_url) if given is None else None
-    return await (parts.keys.verify(given) if token is None else parts.keys.verify_session(token))
+    return await parts_of(request).keys.verify(request.headers.get("authorization"))
 
 
 async def jobs_caller(request: Request) -> Caller:

@@ -14,7 +14,6 @@ from api.schemas import (
     job_read,
     limits_change,
     openai_read,
-    overview_read,
     usage_read,
     webhook_create,
     webhook_read,
@@ -43,6 +42,7 @@ _MODELS: Final[list[tuple[type[BaseModel], JsonSchemaMode]]] = [
     (job_create.JobChange, "validation"),
     (job_create.FeedbackCreate, "validation"),
     (job_create.BulkCreate, "validation"),
+    (job_create.BulkCancel, "validation"),
     (job_read.JobRead, "serialization"),
     (job_read.JobPage, "serialization"),
     (job_read.BulkRead, "serialization"),
@@ -61,9 +61,6 @@ _MODELS: Final[list[tuple[type[BaseModel], JsonSchemaMode]]] = [
     (admin_read.ModelActivityPage, "serialization"),
     (degradation.PinCreate, "validation"),
     (degradation.DegradationStatus, "serialization"),
-    (overview_read.OverviewRead, "serialization"),
-    (overview_read.JobStanding, "serialization"),
-    (overview_read.JobGlimpsePage, "serialization"),
 ]
 
 _TEXT: Final[dict[str, Any]] = {"type": "string"}

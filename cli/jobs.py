@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 _PANEL = "Jobs"
+_MOST_CANCELLED = 1000  # in one request
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, one value a line.")]
 JobId = Annotated[str, typer.Argument(help="Id of the job, `job_…`.")]
@@ -102,18 +103,27 @@ def list_jobs(
 
 @app.command(rich_help_panel=_PANEL)
 def cancel(
-    jobs: Annotated[list[str], typer.Argument(help="Ids of the jobs.")], *, as_json: Json = False
+    jobs: Annotated[list[str], typer.Argument(help="Ids of the jobs; - reads standard input.")],
+    *,
+    as_json: Json = False,
 ) -> None:
-    """Cancel jobs; a running one leaves the engine."""
-    from cli.console import emit
+    """Cancel jobs, however many at once; a running one leaves the engine."""
+    from cli.console import emit, say
 
-    client = _client()
-    for job_id in jobs:
-        job = client.call("POST", f"/v1/jobs/{job_id}/cancel")
-        if as_json:
-            emit(job)
-        else:
-            typer.echo(f"{job['id']}\t{job['status']}")
+    ids = [job_id for one in jobs for job_id in (sys.stdin.read().split() if one == "-" else [one])]
+    client, unknown = _client(), False
+    for start in range(0, len(ids), _MOST_CANCELLED):
+        body = {"ids": ids[start : start + _MOST_CANCELLED]}
+        for told in client.call("POST", "/v1/jobs/bulk/cancel", json=body)["data"]:
+            if told["job"] is None:
+                unknown = True
+                say(told["error"]["detail"])
+            elif as_json:
+                emit(told["job"])
+            else:
+                typer.echo(f"{told['job']['id']}\t{told['job']['status']}")
+    if unknown:
+        raise typer.Exit(1)
 
 
 def _show_timeline(client: Client, job_id: str, *, as_json: bool) -> None:

@@ -23,7 +23,6 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from core.console_settings import ConsoleSettings
 from core.errors import ConfigurationMistake
 from core.overload_settings import OverloadSettings
 from core.setting_types import Duration, Group, parse_duration
@@ -407,7 +406,6 @@ class Settings(BaseSettings):
     limits: LimitSettings = LimitSettings()
     answers: AnswerSettings = AnswerSettings()
     complexity: ComplexitySettings = ComplexitySettings()
-    console: ConsoleSettings = ConsoleSettings()
     flower: FlowerSettings = FlowerSettings()
     log: LogSettings = LogSettings()
     metrics: MetricsSettings = MetricsSettings()

@@ -1,7 +1,7 @@
 """Tells the workers at once that a job was cancelled. The flag in the database remains the truth."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from redis.asyncio import Redis
 
@@ -15,12 +15,17 @@ _PAUSE = 1.0  # seconds before the next attempt to connect
 _PATIENCE = 5.0  # seconds of silence before the connection is tried
 
 
-async def publish_cancel(redis: Redis, namespace: str, job_id: str) -> None:
+async def publish_cancels(redis: Redis, namespace: str, job_ids: Sequence[str]) -> None:
     """After the commit of a cancel. A lost notice costs one lease heartbeat, so it never raises."""
+    if not job_ids:
+        return
     try:
-        await redis.publish(EventNames(namespace).cancel, job_id)
+        async with redis.pipeline(transaction=False) as pipeline:
+            for job_id in job_ids:
+                pipeline.publish(EventNames(namespace).cancel, job_id)
+            await pipeline.execute()
     except REDIS_DOWN as error:
-        logger.debug("cancel_notice_lost", job_id=job_id, reason=type(error).__name__)
+        logger.debug("cancel_notices_lost", jobs=len(job_ids), reason=type(error).__name__)
 
 
 class CancelListener:

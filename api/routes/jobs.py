@@ -5,15 +5,15 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request, Response
 
 from api import openapi
-from api.cancelling import cancel
+from api.cancelling import cancel_jobs
 from api.dependencies import JobsCaller, parts_of
 from api.headers import MAX_WAIT, matches
 from api.intake import check_deadline
-from api.job_answers import answer_job, etag, job_headers, json_answer, render_all
+from api.job_answers import answer_job, etag, job_headers, json_answer, outcome, render
 from api.json_body import read_json
 from api.routes.job_ids import JobId
 from api.schemas.admin_read import render_timeline
-from api.schemas.job_create import FeedbackCreate, JobChange
+from api.schemas.job_create import BulkCancel, FeedbackCreate, JobChange
 from core import metrics
 from core.errors import Conflict, InvalidField, NotFinished, NotFound
 from models.lifecycle import Status
@@ -58,7 +58,7 @@ async def list_jobs(  # noqa: PLR0913, PLR0917 - the filters of the contract
     return json_answer(
         {
             "object": "list",
-            "data": await render_all(request, views),
+            "data": [render(request, view) for view in views],
             "first_id": views[0].id if views else None,
             "last_id": views[-1].id if views else None,
             "has_more": has_more,
@@ -102,14 +102,38 @@ async def read_timeline(request: Request, caller: JobsCaller, job_id: JobId) -> 
 
 
 @router.post(
+    "/v1/jobs/bulk/cancel",
+    summary="Cancel up to 1,000 jobs, each with its own outcome",
+    operation_id="cancel_jobs_in_bulk",
+    responses={
+        200: openapi.answer("The outcomes, in the order given.", "BulkRead"),
+        **openapi.problems(400, 413, 422),
+    },
+    openapi_extra=openapi.body("BulkCancel"),
+)
+async def cancel_in_bulk(request: Request, caller: JobsCaller) -> Response:
+    ids = validate(BulkCancel, await read_json(request)).ids
+    views, tell_workers = await cancel_jobs(parts_of(request), caller.tenant_id, ids)
+    data = [
+        outcome(request, index, views.get(job_id) or NotFound(f"There is no job {job_id}."))
+        for index, job_id in enumerate(ids)
+    ]
+    answer = json_answer({"object": "list", "data": data})
+    answer.background = tell_workers
+    return answer
+
+
+@router.post(
     "/v1/jobs/{job_id}/cancel",
     summary="Cancel a job; a running one leaves the GPU",
     operation_id="cancel_job",
     responses={200: openapi.job_answer("The job as it is now."), **openapi.problems(404, 422)},
 )
 async def cancel_job(request: Request, caller: JobsCaller, job_id: JobId) -> Response:
-    view, notice = await cancel(parts_of(request), caller.tenant_id, job_id)
-    return await answer_job(request, view, after=notice)
+    views, tell_workers = await cancel_jobs(parts_of(request), caller.tenant_id, [job_id])
+    if job_id not in views:
+        raise NotFound("There is no such job.")
+    return await answer_job(request, views[job_id], after=tell_workers)
 
 
 @router.patch(

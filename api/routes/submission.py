@@ -10,12 +10,10 @@ from fastapi import APIRouter, Request, Response
 from api import openapi
 from api.auth import Caller
 from api.dependencies import JobsCaller, Parts, parts_of
-from api.errors import describe
 from api.headers import idempotency_key, is_repeat, preferred_wait
 from api.intake import Intake, prepare, receive
-from api.job_answers import answer_submitted, json_answer, refuse_late, render
+from api.job_answers import answer_submitted, json_answer, outcome, refuse_late
 from api.json_body import read_json
-from api.meter import count_refusal
 from api.routes.job_ids import JobId
 from api.schemas.job_create import BulkCreate
 from core.errors import Conflict, NotFinished, Unavailable
@@ -97,7 +95,7 @@ async def submit_in_bulk(request: Request, caller: JobsCaller) -> Response:
         for index, document in enumerate(documents)
     ]
     outcomes = await _receive_all(request, prepared)
-    data = [_outcome(request, index, outcome) for index, outcome in enumerate(outcomes)]
+    data = [outcome(request, index, _told(one)) for index, one in enumerate(outcomes)]
     return json_answer({"object": "list", "data": data})
 
 
@@ -127,23 +125,14 @@ async def _receive_all(
     return [next(answers) if isinstance(job, NewJob) else job for job in prepared]
 
 
+def _told(received: Intake | BaseException) -> JobView | BaseException:
+    return received.view if isinstance(received, Intake) else received
+
+
 async def _receive_apart(parts: Parts, job: NewJob) -> Intake:
     """Each job of a bulk request has a trace of its own, linked to the request's."""
     with tracing().span("bulk item", apart=True):
         return await receive(parts, job)
-
-
-def _outcome(request: Request, index: int, outcome: Intake | BaseException) -> dict[str, Any]:
-    if isinstance(outcome, Intake):
-        status = 200 if outcome.view.is_finished else 202
-        return {"index": index, "status": status, "job": render(request, outcome.view), "error": None}
-    if not isinstance(outcome, Exception):
-        raise outcome
-    problem = describe(outcome)
-    count_refusal(problem.code)
-    base = parts_of(request).settings.api.public_url
-    body = problem.body(instance=request.scope["penstock_request_id"], base=base)
-    return {"index": index, "status": problem.status, "job": None, "error": body}
 
 
 @router.post(

@@ -35,3 +35,14 @@ class BulkCreate(Body):
             json_schema_extra={"items": {"$ref": "#/components/schemas/JobCreate"}},
         ),
     ]
+
+
+class BulkCancel(Body):
+    """Jobs that are over already stay as they are."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"ids": ["job_0123456789abcdefghijkl"]}]})
+
+    ids: Annotated[
+        list[Annotated[str, StringConstraints(pattern=r"^job_[0-9A-Za-z]{1,60}$")]],
+        Field(min_length=1, max_length=1000),
+    ]

@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from models.dialect import Database, Now
 from models.lifecycle import TERMINAL, Status
+from models.membership import Among
 from models.repositories import changes, outbox, webhook_events
 from models.repositories.execution import put_in_outbox
 from models.repositories.results import record_results
@@ -90,13 +91,14 @@ async def read(connection: AsyncConnection, tenant_id: str, job_id: str) -> JobV
 
 async def read_many(connection: AsyncConnection, tenant_id: str, job_ids: Sequence[str]) -> list[JobView]:
     """The tenant's own among `job_ids`, in no promised order."""
-    statement = _select_view().where(_jobs.c.id.in_(job_ids), _jobs.c.tenant_id == tenant_id)
+    statement = _select_view().where(Among(_jobs.c.id, job_ids), _jobs.c.tenant_id == tenant_id)
     return [to_view(row) for row in await connection.execute(statement)]
 
 
 async def read_any(connection: AsyncConnection, job_ids: Sequence[str]) -> list[JobView]:
     """Whoever's they are: for the platform itself, never for a caller."""
-    return [to_view(row) for row in await connection.execute(_select_view().where(_jobs.c.id.in_(job_ids)))]
+    statement = _select_view().where(Among(_jobs.c.id, job_ids))
+    return [to_view(row) for row in await connection.execute(statement)]
 
 
 async def read_request(connection: AsyncConnection, tenant_id: str, job_id: str) -> dict[str, Any] | None:
@@ -159,13 +161,20 @@ async def find_in_flight(connection: AsyncConnection, tenant_id: str, fingerprin
 
 
 async def cancel(connection: AsyncConnection, tenant_id: str, job_id: str, *, expires_at: datetime) -> bool:
-    """Cancels at once what is queued, asks the worker where it runs. True when that changed something."""
+    """See `cancel_all`; True when that changed something."""
+    return bool(await cancel_all(connection, tenant_id, [job_id], expires_at=expires_at))
+
+
+async def cancel_all(
+    connection: AsyncConnection, tenant_id: str, job_ids: Sequence[str], *, expires_at: datetime
+) -> list[str]:
+    """Cancels at once what is queued, asks the workers where it runs; the ids that changed."""
     queued = _jobs.c.status == Status.QUEUED.value
     # One statement: between two, a job that is given back would be neither queued nor running.
     moved = await connection.execute(
         update(_jobs)
         .where(
-            _jobs.c.id == job_id,
+            Among(_jobs.c.id, sorted(job_ids)),
             _jobs.c.tenant_id == tenant_id,
             _jobs.c.status.in_([Status.QUEUED.value, Status.RUNNING.value]),
         )
@@ -174,20 +183,21 @@ async def cancel(connection: AsyncConnection, tenant_id: str, job_id: str, *, ex
             version=_jobs.c.version + 1,
             finished_at=case((queued, Now()), else_=null()),
         )
-        .returning(_jobs.c.status, _jobs.c.attempt)
+        .returning(_jobs.c.id, _jobs.c.status, _jobs.c.attempt)
     )
-    row = moved.one_or_none()
-    if row is None:
-        return False
-    if row.status == Status.CANCELLING.value:
+    rows = moved.all()
+    asked = [row.id for row in rows if row.status == Status.CANCELLING.value]
+    if asked:
         await connection.execute(
-            update(_leases).where(_leases.c.job_id == job_id).values(cancel_requested=True)
+            update(_leases).where(Among(_leases.c.job_id, asked)).values(cancel_requested=True)
         )
-        await changes.record(connection, [job_id], "cancel_requested")
-        return True
-    await record_results(connection, [{"job_id": job_id, "attempt": row.attempt, "expires_at": expires_at}])
-    await outbox.remove(connection, [job_id])
-    return True
+        await changes.record(connection, asked, "cancel_requested")
+    over = [row for row in rows if row.status == Status.CANCELLED.value]
+    if over:
+        results = [{"job_id": row.id, "attempt": row.attempt, "expires_at": expires_at} for row in over]
+        await record_results(connection, results)
+        await outbox.remove(connection, [row.id for row in over])
+    return [row.id for row in rows]
 
 
 @dataclass(frozen=True, slots=True)

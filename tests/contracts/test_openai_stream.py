@@ -186,6 +186,32 @@ async def test_a_server_that_went_away_is_unreachable() -> None:
     assert (await engine.health()).state is EngineState.CLOSED
 
 
+async def test_a_server_that_broke_a_stream_is_asked_before_it_is_believed() -> None:
+    """Its last byte is a moment old, and it is gone: the next job would lose an attempt to it."""
+    runners: list[web.AppRunner] = []
+
+    async def die(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        await response.write(b": a byte\n\n")
+        assert request.transport is not None
+        request.transport.abort()
+        await runners[0].sites.copy().pop().stop()
+        return response
+
+    runner, endpoint = await serve(die)
+    runners.append(runner)
+    engine = OpenAIEngine(endpoint, Dialect("m"))
+    await engine.start()
+
+    with pytest.raises(EngineUnavailable):
+        await answer(engine, chat("deadly"))
+
+    assert (await engine.health()).state is EngineState.UNREACHABLE
+    await engine.close()
+    await runner.cleanup()
+
+
 async def test_a_silent_server_that_still_answers_questions_counts_as_progress() -> None:
     released = asyncio.Event()
 

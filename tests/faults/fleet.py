@@ -69,6 +69,7 @@ class Shape:
 _BRISK: Final = {
     "WORKER__LEASE": "5s",
     "WORKER__HEARTBEAT": "1s",
+    "WORKER__JOB_STALL": "20s",
     "UPKEEP__REAP_EVERY": "500ms",
     "UPKEEP__RECONCILE_AFTER": "5s",
 }

@@ -4,6 +4,8 @@ import asyncio
 import signal
 from typing import Final
 
+from redis.asyncio import Redis
+
 from core.settings import BrokerSettings
 from queues.messages import JobEnvelope
 from queues.publisher import AmqpPublisher
@@ -33,6 +35,16 @@ async def broker_killed(act: Act) -> None:
             await act.pause(0.5, 2)
             await asyncio.to_thread(_private(act).rabbitmq.restart)
             await act.finished(30)
+
+
+async def broker_restarted(act: Act) -> None:
+    """In good order: connections are closed, queues are written."""
+    async with act.load(60):
+        for _ in range(act.sized(2)):
+            await act.pause(0.5, 2)
+            await asyncio.to_thread(_private(act).rabbitmq.restart, signal.SIGTERM)
+            await act.finished(30)
+    _expect_no_server_errors(act)
 
 
 async def broker_outage(act: Act) -> None:
@@ -73,10 +85,13 @@ def _broker(act: Act) -> BrokerSettings:
 
 
 async def redis_flushed(act: Act) -> None:
-    """Killed and started empty."""
-    async with act.load(60):
+    """Emptied while it runs, and killed and started empty."""
+    services = act.fleet.services
+    async with act.load(60), Redis.from_url(services.redis_url) as redis:
         for _ in range(act.sized(3)):
             await act.pause(0.5, 2)
+            await redis.flushall()
+            await act.finished(30)
             await asyncio.to_thread(_private(act).redis.restart)
             await act.finished(30)
     _expect_no_server_errors(act)
@@ -191,6 +206,7 @@ def _pairs(act: Act) -> list[list[Link]]:
     members = list(act.fleet.members.values())
     act.rng.shuffle(members)
     chosen = {(member.kind, service): link for member in members for service, link in member.links.items()}
+    chosen["client", "api"] = act.fleet.front
     links = list(chosen.values())
     act.rng.shuffle(links)
     pairs: list[list[Link]] = []

@@ -8,14 +8,17 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from tests.faults.proxy import Way
+from tests.faults.proxy import Fault, Way
 from tests.faults.stage import Act
+from tests.faults.truth import Verdict, percentiles
 
 # How a message looks on the wire: the class and the method of AMQP's frames, a statement, its completion.
 PUBLISH: Final = b"\x00\x3c\x00\x28"
 CONFIRM: Final = b"\x00\x3c\x00\x50"
 COMMIT: Final = b"COMMIT"
 COMMITTED: Final = b"COMMIT\x00"
+_KILLS: Final = 20
+_RECOVERED: Final = 15.0  # seconds from a kill to the first token of the last of its jobs
 
 
 async def api_before_commit(act: Act) -> None:
@@ -78,6 +81,14 @@ async def recovery(act: Act) -> None:
             await act.kill_worker(victim)
             act.fleet.start(victim.name)
             await act.fleet.until_ready()
+    act.expect(lambda verdict: _too_slow(verdict, kills=act.sized(_KILLS)))
+
+
+def _too_slow(verdict: Verdict, *, kills: int) -> str | None:
+    _, p95 = percentiles(verdict.recoveries)
+    if len(verdict.recoveries) < kills:
+        return f"{len(verdict.recoveries)} recoveries were seen, {kills} are to be"
+    return f"recovery p95 is {p95:.1f} s, at most {_RECOVERED:.0f}" if p95 > _RECOVERED else None
 
 
 async def worker_paused(act: Act) -> None:
@@ -90,6 +101,19 @@ async def worker_paused(act: Act) -> None:
             await act.hurts(at, victim.pid)
             await asyncio.sleep(9)
             victim.kill(signal.SIGCONT)
+            await act.finished(30)
+
+
+async def worker_cut_off(act: Act) -> None:
+    """Its database is a black hole for longer than its lease: its late results are refused."""
+    async with act.load(60, "pace=60"):
+        for _ in range(act.sized(2)):
+            victim = act.rng.choice(act.fleet.workers())
+            await act.pause(0.5, 1.5)
+            await act.hurts(time.time(), victim.pid)
+            victim.links["postgresql"].fail(Fault.BLACK_HOLE)
+            await asyncio.sleep(9)
+            victim.links["postgresql"].heal()
             await act.finished(30)
 
 
@@ -134,6 +158,7 @@ async def rolling_restart(act: Act) -> None:
         act.verdict.failures.append(f"5xx: {dict(act.client.answers)}")
     if act.client.breaks:
         act.verdict.notes.append(f"{act.client.breaks} connections ended under a request")
+    act.expect(lambda verdict: f"{verdict.executed_again} were run again" if verdict.executed_again else None)
 
 
 async def bulk_of_twenty_thousand(act: Act) -> None:
@@ -145,6 +170,10 @@ async def bulk_of_twenty_thousand(act: Act) -> None:
     act.fleet.start("worker-0")
     await submitted
     await act.all_finished(within=300)
+    completed = await act.stage.truth.count(act.tenant, "completed")
+    different = await act.stage.truth.distinct_outputs(act.tenant)
+    if not completed == different == total:
+        act.verdict.failures.append(f"{total} jobs: {completed} completed, {different} different results")
 
 
 async def llamacpp_killed(act: Act) -> None:

@@ -28,6 +28,7 @@ _PROCESSES: Final = (
     processes.worker_after_commit,
     processes.worker_killed,
     processes.worker_paused,
+    processes.worker_cut_off,
     processes.engine_killed,
     processes.upkeep_killed,
     processes.rolling_restart,
@@ -48,6 +49,7 @@ _LINKS: Final = (
 )
 _SERVERS: Final = (
     outages.broker_killed,
+    outages.broker_restarted,
     outages.broker_outage,
     outages.redis_flushed,
     outages.redis_outage,

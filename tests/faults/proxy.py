@@ -128,10 +128,10 @@ class Link:
                 self._pump(pair, reader, server_writer, Way.ASK),
                 self._pump(pair, server_reader, writer, Way.ANSWER),
             )
-            while pair.silent:
+            while pair.silent and not writer.is_closing():  # noqa: ASYNC110 - no event tells it
                 await asyncio.sleep(0.5)
-                if writer.is_closing():
-                    break
+        except asyncio.CancelledError:
+            pass  # by `close`: the callback of streams would report it as an error
         finally:
             self._pairs.discard(pair)
             pair.abort()

@@ -17,22 +17,25 @@ import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import asdict, dataclass, replace
+from difflib import get_close_matches
 from pathlib import Path
-from statistics import median, quantiles
 from typing import Final
 
 import uvloop
 
+from tests.faults.page import Record, write_page
 from tests.faults.programme import FULL, MUTANTS, SLICE, Part
 from tests.faults.servers import Private, private_servers, private_services
 from tests.faults.stage import Stage, staged
-from tests.faults.truth import Verdict
+from tests.faults.truth import Verdict, percentiles
 from tests.services import Services, open_services
 
 _HEAD: Final = (
     f"{'scenario':<34}{'submitted':>10}{'lost':>6}{'doubled':>9}{'stuck':>7}{'re-executed':>13}"
     f"{'refused':>9}{'duplicates':>12}{'recovery p50/p95':>22}{'5xx':>6}{'s':>7}"
 )
+
+_LEAST_JOBS: Final = 20_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,12 +78,6 @@ def line_of(verdict: Verdict) -> str:
     )
     extras = [*(f"FAILED: {failure}" for failure in verdict.failures), *verdict.notes]
     return "\n".join([text, *(f"    {extra}" for extra in extras)])
-
-
-def percentiles(values: Sequence[float]) -> tuple[float, float]:
-    if len(values) < 2:
-        return (values[0], values[0]) if values else (0.0, 0.0)
-    return median(values), quantiles(values, n=20, method="inclusive")[-1]
 
 
 async def play(parts: Sequence[Part], how: Play, servers: Servers) -> list[Verdict]:
@@ -127,15 +124,20 @@ def services_for(part: Part, servers: Servers) -> Iterator[tuple[Services, Priva
             yield services, None
 
 
-async def play_mutants(how: Play, servers: Servers, parts: Sequence[Part] = MUTANTS) -> list[str]:
-    """The mutants that nobody noticed."""
-    missed = []
+async def play_mutants(
+    how: Play, servers: Servers, parts: Sequence[Part] = MUTANTS
+) -> dict[str, list[Verdict]]:
+    """What the scenarios said of each mutant that they met."""
+    met = {}
     for part in parts:
-        verdicts = await play([part], how, servers)
-        noticed = any(v.lost or v.doubled or v.stuck for v in verdicts)
-        say(f"mutant without {part.name}: {'noticed' if noticed else 'NOT NOTICED'}")
-        missed += [] if noticed or not verdicts else [part.name]
-    return missed
+        if verdicts := await play([part], how, servers):
+            met[part.name] = verdicts
+            say(f"mutant without {part.name}: {'noticed' if is_noticed(verdicts) else 'NOT NOTICED'}")
+    return met
+
+
+def is_noticed(verdicts: Sequence[Verdict]) -> bool:
+    return any(v.lost or v.doubled or v.stuck for v in verdicts)
 
 
 def summary(verdicts: Sequence[Verdict]) -> tuple[str, list[str]]:
@@ -158,29 +160,53 @@ async def perform(arguments: argparse.Namespace, folder: Path) -> int:
     """Rounds with new seeds until the time is over; one round without a time."""
     end = time.monotonic() + arguments.seconds
     how = Play(folder, arguments.seed, tuple(arguments.only), arguments.scale)
+    record = Record(arguments.seed, arguments.scale)
     failures: list[str] = []
-    everything: list[Verdict] = []
     with ExitStack() as stack:
         servers = Servers(folder / "servers", stack)
         while True:
             say(f"seed {how.seed}, {os.cpu_count()} cores, Python {platform.python_version()}\n{_HEAD}")
             if not arguments.mutants:
                 verdicts = await play(SLICE if arguments.slice else FULL, how, servers)
-                everything += verdicts
-                line, against = summary(verdicts)
-                say(line)
-                failures += against if not how.only else [a for a in against if "tested" not in a]
+                record.verdicts += verdicts
+                failures += judged(verdicts, how, is_slice=arguments.slice)
             if not arguments.no_mutants:
-                missed = await play_mutants(replace(how, scale=min(1.0, how.scale)), servers)
-                failures += [f"the mutant without {name} was not noticed" for name in missed]
+                met = await play_mutants(replace(how, scale=min(1.0, how.scale)), servers)
+                record.mutants |= met
+                failures += [f"without {n}: not noticed" for n, seen in met.items() if not is_noticed(seen)]
             if time.monotonic() >= end:
                 break
             how = replace(how, seed=how.seed + 1000)
     if arguments.json:
-        arguments.json.write_text(json.dumps([asdict(v) for v in everything], indent=1) + "\n")
+        arguments.json.write_text(json.dumps(asdict(record), indent=1) + "\n")
+    if arguments.page:
+        write_page(arguments.page, record)
     for failure in failures:
         say(f"FAILED: {failure}")
     return 1 if failures else 0
+
+
+def judged(verdicts: Sequence[Verdict], how: Play, *, is_slice: bool) -> list[str]:
+    """Says the sum of a round, and returns what speaks against it. A part of one need not test everything."""
+    line, against = summary(verdicts)
+    say(line)
+    if how.only:
+        return [one for one in against if "tested" not in one]
+    jobs = sum(verdict.submitted for verdict in verdicts)
+    if not is_slice and how.scale >= 1 and jobs < _LEAST_JOBS:
+        against.append(f"{jobs} jobs are too few, {_LEAST_JOBS} are to be submitted")
+    return against
+
+
+def scenario_name(text: str) -> str:
+    """As it is typed, with spaces or hyphens too."""
+    name = text.strip().replace("-", "_").replace(" ", "_")
+    known = {scenario.__name__ for part in (*FULL, *SLICE, *MUTANTS) for scenario in part.scenarios}
+    if name not in known:
+        near = get_close_matches(name, known, n=1)
+        hint = f"; do you mean {near[0]}?" if near else f": {', '.join(sorted(known))}"
+        raise argparse.ArgumentTypeError(f"there is no scenario {text!r}{hint}")
+    return name
 
 
 def main() -> int:
@@ -188,7 +214,9 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--seed", type=int, default=secrets.randbelow(10_000), help="of the faults")
-    parser.add_argument("--only", action="append", default=[], help="a scenario, by its function's name")
+    parser.add_argument(
+        "--only", action="append", default=[], type=scenario_name, help="a scenario, by its name; repeatable"
+    )
     parser.add_argument("--scale", type=float, default=1.0, help="shrinks every load")
     parser.add_argument("--for", dest="seconds", type=float, default=0, help="repeat for so many seconds")
     parser.add_argument("--slice", action="store_true", help="the part that CI plays")
@@ -196,6 +224,7 @@ def main() -> int:
     parser.add_argument("--mutants", action="store_true", help="play nothing but the mutants")
     parser.add_argument("--keep", type=Path, help="keep the logs in this folder")
     parser.add_argument("--json", type=Path, help="write the figures here, too")
+    parser.add_argument("--page", type=Path, help="put the tables into this page, between its markers")
     arguments = parser.parse_args()
     with ExitStack() as stack:
         folder = arguments.keep

@@ -67,6 +67,7 @@ class Stage:
             verdict.refused = self._refused() - refused
             verdict.duplicates = self._repeated() - repeated
             verdict.seconds = time.monotonic() - began
+            verdict.failures += [said for expect in act.expectations if (said := expect(verdict))]
 
     def _refused(self) -> int:
         return self.fleet.lines("stale_finish_refused")
@@ -92,6 +93,10 @@ class Stage:
         return name, clear
 
 
+# What a scenario asks of its finished verdict: what is wrong with it, or nothing.
+Expectation = Callable[[Verdict], str | None]
+
+
 @dataclass
 class Act:
     """What one scenario needs: its client, its fleet, and where it notes whose jobs it hurt."""
@@ -101,6 +106,7 @@ class Act:
     tenant: str
     verdict: Verdict
     hurt: list[tuple[float, list[str]]] = field(default_factory=list)
+    expectations: list[Expectation] = field(default_factory=list)
 
     @property
     def fleet(self) -> Fleet:
@@ -112,6 +118,10 @@ class Act:
 
     def sized(self, count: int) -> int:
         return max(1, round(count * self.stage.scale))
+
+    def expect(self, expectation: Expectation) -> None:
+        """Asked once everything is counted."""
+        self.expectations.append(expectation)
 
     def member(self, name: str) -> Member:
         return self.fleet.members[name]

@@ -5,6 +5,7 @@ import time
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from statistics import median, quantiles
 from typing import Any, Final
 
 import asyncpg
@@ -63,6 +64,13 @@ class Verdict:
         return not (self.lost or self.doubled or self.stuck or self.failures)
 
 
+def percentiles(values: Sequence[float]) -> tuple[float, float]:
+    """The median and the 95th percentile; zeros where there is nothing."""
+    if len(values) < 2:
+        return (values[0], values[0]) if values else (0.0, 0.0)
+    return median(values), quantiles(values, n=20, method="inclusive")[-1]
+
+
 class Truth:
     """Reads the harness's own database directly, past every link that may fail."""
 
@@ -90,6 +98,24 @@ class Truth:
     async def finished(self, tenant: str) -> int:
         statement = "SELECT count(*) AS jobs FROM jobs WHERE tenant_id = $1 AND status = ANY($2::text[])"
         return int((await self.fetch(statement, tenant, TERMINAL))[0]["jobs"])
+
+    async def count(self, tenant: str, status: str) -> int:
+        statement = "SELECT count(*) AS jobs FROM jobs WHERE tenant_id = $1 AND status = $2"
+        return int((await self.fetch(statement, tenant, status))[0]["jobs"])
+
+    async def distinct_outputs(self, tenant: str) -> int:
+        statement = """
+            SELECT count(DISTINCT results.output::text) AS outputs FROM jobs
+            JOIN results ON results.job_id = jobs.id WHERE tenant_id = $1 AND status = 'completed'
+        """
+        return int((await self.fetch(statement, tenant))[0]["outputs"])
+
+    async def history(self, job_id: str) -> list[str]:
+        statement = (
+            "SELECT at, status, attempt, worker, reason FROM job_changes WHERE job_id = $1 ORDER BY version"
+        )
+        rows = await self.fetch(statement, job_id)
+        return [" ".join(str(value) for value in row.values() if value is not None) for row in rows]
 
     async def running_on(self, pid: int) -> list[str]:
         statement = "SELECT id FROM jobs WHERE status = 'running' AND worker LIKE $1"

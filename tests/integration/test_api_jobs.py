@@ -156,6 +156,34 @@ async def test_a_running_job_is_asked_to_stop(api_client: httpx.AsyncClient, wor
     assert answer.json()["status"] == "cancelling"
 
 
+async def test_many_jobs_are_cancelled_at_once(
+    api_client: httpx.AsyncClient, worker: SimulatedWorker
+) -> None:
+    waiting, running, over = [(await submitted(api_client))["id"] for _ in range(3)]
+    await worker.claim(running)
+    await worker.run(over)
+    ids = [running, "job_unknown", over, waiting, waiting]
+
+    answer = await api_client.post("/v1/jobs/bulk/cancel", json={"ids": ids})
+    nothing = await api_client.post("/v1/jobs/bulk/cancel", json={"ids": ["job_1\u0000"]})
+
+    told = answer.json()["data"]
+    assert [(one["index"], one["status"]) for one in told] == [
+        (0, 202),
+        (1, 404),
+        (2, 200),
+        (3, 200),
+        (4, 200),
+    ]
+    states = [one["job"] and one["job"]["status"] for one in told]
+    assert states == ["cancelling", None, "completed", "cancelled", "cancelled"]
+    assert told[1]["error"]["code"] == "not_found"
+    assert nothing.status_code == 422
+    assert nothing.json()["error"]["param"] == "ids.0"
+    job = (await api_client.get(f"/v1/jobs/{waiting}")).json()
+    assert (job["status"], job["output"]) == ("cancelled", None)
+
+
 async def test_a_finished_job_is_retried_as_a_new_one(
     api_client: httpx.AsyncClient, worker: SimulatedWorker
 ) -> None:
@@ -289,3 +317,16 @@ async def test_a_stranger_is_turned_away(app: FastAPI, headers: dict[str, str]) 
     assert answer.status_code == 401
     assert answer.headers["www-authenticate"] == "Bearer"
     assert answer.headers["content-type"] == "application/problem+json"
+
+
+async def test_the_start_is_estimated_where_a_rate_was_measured(
+    api_client: httpx.AsyncClient, redis: Any, settings: Settings
+) -> None:
+    await redis.set(f"{settings.broker.namespace}:rates", '{"default/standard": 2.0}')
+    await submitted(api_client)
+    job = await submitted(api_client)
+
+    answer = await api_client.get(f"/v1/jobs/{job['id']}")
+
+    assert answer.json()["queue"]["position"] == 1
+    assert answer.json()["queue"]["estimated_start_at"]

@@ -15,7 +15,7 @@ _REFUSALS = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN})
 
 
 class OpenAIEngine:
-    """Its server is asked how it is only after `probe_after` without any answer."""
+    """Its server is asked how it is after `probe_after` without any answer, and after a broken one."""
 
     def __init__(
         self,
@@ -49,7 +49,8 @@ class OpenAIEngine:
     async def health(self) -> EngineHealth:
         if self._state in {EngineState.STARTING, EngineState.CLOSED}:
             return EngineHealth(self._state, self._stream.progressed_at)
-        if monotonic() - self._stream.progressed_at < self._probe_after:
+        is_fresh = monotonic() - self._stream.progressed_at < self._probe_after
+        if is_fresh and not self._stream.is_doubted:
             return EngineHealth(EngineState.READY, self._stream.progressed_at)
         try:
             await self._probe()

@@ -70,10 +70,15 @@ class _Flight:
 
 
 class OpenAIStream:
-    """`progressed_at` is the monotonic time of the last byte of any answer."""
+    """`progressed_at` is the monotonic time of the last byte of any answer.
+
+    `is_doubted`: a stream broke, and no question has been answered since. Who trusts the last byte alone
+    hands a job to a server that died a moment ago, and the job loses an attempt by it.
+    """
 
     def __init__(self, endpoint: Endpoint, dialect: Dialect, *, patience: Patience | None = None) -> None:
         self.progressed_at = monotonic()
+        self.is_doubted = False
         self._endpoint = endpoint
         self._dialect = dialect
         self._patience = patience or Patience()
@@ -114,9 +119,12 @@ class OpenAIStream:
         limit = aiohttp.ClientTimeout(total=within.total_seconds())
         try:
             async with self._opened().get(path, timeout=limit) as response:
-                return response.status, await response.read()
+                status, body = response.status, await response.read()
         except _BROKEN as error:
             raise _unavailable(error) from error
+        if status < HTTPStatus.INTERNAL_SERVER_ERROR:
+            self.is_doubted = False
+        return status, body
 
     def abort(self, request_id: str) -> None:
         flight = self._flights.get(request_id)
@@ -137,6 +145,7 @@ class OpenAIStream:
             last = reader.last()
         except (*_BROKEN, EngineUnavailable) as error:
             if not flight.aborted:
+                self.is_doubted = True
                 raise _translated(error) from error
             last = Delta(finish_reason="abort")
         finally:

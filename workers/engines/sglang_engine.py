@@ -63,6 +63,8 @@ class SGLangEngine:
 
     async def health(self) -> EngineHealth:
         if self.supervisor is None:
+            if self._stream.is_doubted and self._attached is not EngineState.CLOSED:
+                await self._look()
             return EngineHealth(self._attached, self._stream.progressed_at)
         return EngineHealth(self.supervisor.state, self._stream.progressed_at, self.supervisor.detail)
 
