@@ -22,6 +22,7 @@ from api.routes import (
     models_admin,
     openai,
     submission,
+    templates_admin,
     usage,
     webhook_deliveries,
     webhook_endpoints,
@@ -105,6 +106,7 @@ def create_app(
         openai.router,
         limits_admin.router,
         answers_admin.router,
+        templates_admin.router,
         usage.router,
         health.router,
     ):

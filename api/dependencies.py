@@ -28,7 +28,8 @@ from queues.similar.answerers import ExactAnswerer, SimilarAnswerer
 from queues.similar.index import AnswerIndex
 from queues.submission import Submission
 from queues.targets import Targets
-from queues.templates import TemplateAnswerer, find_templates
+from queues.template_book import TemplateAnswerer, TemplateBook
+from queues.templates import find_templates
 from queues.webhooks import Webhooks
 
 
@@ -52,6 +53,7 @@ class Parts:
     webhooks: Webhooks
     answers: AnswerIndex
     board: PressureBoard
+    templates: TemplateBook
     admission: Admission
 
 
@@ -63,6 +65,8 @@ def assemble(
     events = EventReader(redis, namespace=namespace)
     answers = AnswerIndex(redis, namespace=namespace, settings=settings.answers)
     board = PressureBoard(redis, namespace=namespace, stale=settings.overload.stale)
+    templates = _templates(settings, database)
+    who = answerers(settings, answers, templates, catalogue)
     return Parts(
         settings=settings,
         clock=clock,
@@ -100,22 +104,29 @@ def assemble(
         ),
         answers=answers,
         board=board,
-        admission=_admission(settings, board, answers, catalogue, clock),
+        templates=templates,
+        admission=_admission(settings, board, who, catalogue, clock),
     )
 
 
 def with_catalogue(parts: Parts, catalogue: Catalogue) -> Parts:
     """The same parts for another catalogue; templates are read again. Raises `ConfigurationMistake`."""
-    admission = _admission(parts.settings, parts.board, parts.answers, catalogue, parts.clock)
-    return replace(parts, catalogue=catalogue, admission=admission)
+    templates = _templates(parts.settings, parts.database)
+    who = answerers(parts.settings, parts.answers, templates, catalogue)
+    admission = _admission(parts.settings, parts.board, who, catalogue, parts.clock)
+    return replace(parts, catalogue=catalogue, templates=templates, admission=admission)
+
+
+def _templates(settings: Settings, database: Database) -> TemplateBook:
+    return TemplateBook(database, find_templates(settings.overload.templates))
 
 
 def _admission(
-    settings: Settings, board: PressureBoard, answers: AnswerIndex, catalogue: Catalogue, clock: Clock
+    settings: Settings, board: PressureBoard, who: tuple[Answerer, ...], catalogue: Catalogue, clock: Clock
 ) -> Admission:
     return Admission(
         board,
-        answerers(settings, answers, catalogue),
+        who,
         catalogue,
         clock,
         policy=settings.overload,
@@ -123,9 +134,11 @@ def _admission(
     )
 
 
-def answerers(settings: Settings, answers: AnswerIndex, catalogue: Catalogue) -> tuple[Answerer, ...]:
+def answerers(
+    settings: Settings, answers: AnswerIndex, book: TemplateBook, catalogue: Catalogue
+) -> tuple[Answerer, ...]:
     """Who answers without a GPU, in the order in which they are asked."""
-    templates = TemplateAnswerer(find_templates(settings.overload.templates))
+    templates = TemplateAnswerer(book)
     if not settings.answers.enabled:
         return (templates,)
     return (

@@ -14,6 +14,7 @@ from api.schemas import (
     job_read,
     limits_change,
     openai_read,
+    templates,
     usage_read,
     webhook_create,
     webhook_read,
@@ -21,6 +22,7 @@ from api.schemas import (
 from queues.requests.chat_request import ChatCreate
 from queues.requests.completion_request import CompletionCreate
 from queues.requests.job_request import JobCreate
+from queues.templates import Intent
 
 _REF: Final = "#/components/schemas/{model}"
 _MODELS: Final[list[tuple[type[BaseModel], JsonSchemaMode]]] = [
@@ -61,6 +63,10 @@ _MODELS: Final[list[tuple[type[BaseModel], JsonSchemaMode]]] = [
     (admin_read.ModelActivityPage, "serialization"),
     (degradation.PinCreate, "validation"),
     (degradation.DegradationStatus, "serialization"),
+    (Intent, "validation"),
+    (templates.TemplateTry, "validation"),
+    (templates.TemplateList, "serialization"),
+    (templates.TemplateMatch, "serialization"),
 ]
 
 _TEXT: Final[dict[str, Any]] = {"type": "string"}

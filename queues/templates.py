@@ -1,45 +1,106 @@
-"""Template answers that operators write: `templates.toml`, checked at start, matched by phrases."""
+"""Template answers that operators write: matched by phrases or expressions, filled from metadata. Pure.
+
+`find_templates` reads them from `templates.toml`.
+"""
 
 import re
 import tomllib
 import unicodedata
-from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+import re2
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
 
 from core.errors import ConfigurationMistake
-from models.degradation import Degradation, Level
-from models.repositories.submission import ReadyAnswer
-from queues.answerers import Question
+from queues.requests.validation import OF_FIELD
 
 _FIELD: Final = re.compile(r"\{([a-z][a-z0-9_]*)\}")
 _LONGEST: Final = 400  # characters: a longer question is about more than one intent
 _SLACK: Final = 6  # words that a question may have beside the phrase
+_MOST_MEMORY: Final = 1 << 20  # bytes of one compiled pattern
 
 
-class Template(BaseModel):
-    """One intent: the phrases that ask for it, in any languages, and its answer.
+Name = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+_Phrase = Annotated[str, Field(min_length=2, max_length=200)]
+_Pattern = Annotated[str, Field(min_length=1, max_length=500)]
 
-    `{name}` in the answer is filled from the job's metadata, for the names in `fields` only.
+
+class Intent(BaseModel):
+    """What asks for an answer, and the answer.
+
+    `patterns` are RE2's regular expressions, whose time is linear in the question; one must match all of it,
+    in lower case and without punctuation. `{name}` in the answer is filled from the job's metadata, for the
+    names in `fields` only.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
-    name: str = Field(min_length=1, max_length=64)
-    phrases: tuple[Annotated[str, Field(min_length=2, max_length=200)], ...] = Field(min_length=1)
-    answer: str = Field(min_length=1)
-    fields: tuple[str, ...] = ()
+    phrases: tuple[_Phrase, ...] = Field(
+        default=(), max_length=100, description="Phrases in any languages that ask for it."
+    )
+    patterns: tuple[_Pattern, ...] = Field(
+        default=(),
+        max_length=100,
+        description="RE2 expressions that match a whole question, in lower case and without punctuation.",
+    )
+    answer: str = Field(
+        min_length=1, max_length=20_000, description="`{name}` is filled from the job's metadata."
+    )
+    fields: tuple[Annotated[str, Field(max_length=64)], ...] = Field(
+        default=(), max_length=16, description="The names that the answer may take from the metadata."
+    )
+
+    @model_validator(mode="after")
+    def _is_usable(self) -> Self:
+        if not self.phrases and not self.patterns:
+            raise _mistake("phrases", "Give phrases or patterns that ask for this answer")
+        for name in _FIELD.findall(self.answer):
+            if name not in self.fields:
+                raise _mistake("answer", f"{{{name}}} is not among `fields`. List it there")
+        for pattern in self.patterns:
+            try:
+                _compiled(pattern)
+            except re2.error as error:
+                reason = error.args[0].decode() if isinstance(error.args[0], bytes) else error.args[0]
+                raise _mistake("patterns", f"{pattern!r} is no RE2 expression: {reason}") from error
+        return self
 
     def matches(self, question: str) -> bool:
-        return any(_asks(normal(phrase), question) for phrase in self.phrases)
+        """`question` as `normal` writes it."""
+        if any(_asks(normal(phrase), question) for phrase in self.phrases):
+            return True
+        return any(pattern.fullmatch(question) for pattern in self._compiled)
+
+    @cached_property
+    def _compiled(self) -> tuple[Any, ...]:
+        return tuple(_compiled(pattern) for pattern in self.patterns)
 
     def fill(self, metadata: dict[str, Any]) -> str | None:
         """The answer; None where a field that it needs was not given."""
         if any(name not in metadata for name in _FIELD.findall(self.answer)):
             return None
         return _FIELD.sub(lambda found: str(metadata[found[1]]), self.answer)
+
+
+class Template(Intent):
+    """An intent under a name."""
+
+    name: Name
+
+
+def _compiled(pattern: str) -> Any:
+    options = re2.Options()
+    options.log_errors = False
+    options.max_mem = _MOST_MEMORY
+    return re2.compile(pattern, options)
+
+
+def _mistake(field: str, message: str) -> PydanticCustomError:
+    """Names the field to change: a rule over several has no place of its own."""
+    return PydanticCustomError(OF_FIELD + field, "{message}", {"message": message})
 
 
 def normal(text: str) -> str:
@@ -79,15 +140,11 @@ def find_templates(path: Path) -> tuple[Template, ...]:
 
 def _template(where: str, table: dict[str, Any]) -> Template:
     try:
-        template = Template.model_validate(table)
+        return Template.model_validate(table)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        key = ".".join(str(part) for part in first["loc"])
+        key = ".".join(str(part) for part in first["loc"]) or first["type"].removeprefix(OF_FIELD)
         raise ConfigurationMistake(f"{where}: {key!r}: {first['msg']}.") from error
-    for name in _FIELD.findall(template.answer):
-        if name not in template.fields:
-            raise ConfigurationMistake(f"{where}: 'answer': {{{name}}} is not among `fields`. List it there.")
-    return template
 
 
 def match(templates: tuple[Template, ...], text: str) -> Template | None:
@@ -96,32 +153,3 @@ def match(templates: tuple[Template, ...], text: str) -> Template | None:
         return None
     question = normal(text)
     return next((template for template in templates if template.matches(question)), None)
-
-
-class TemplateAnswerer:
-    """Answers only a lone question: what came before it in a conversation may change what it means."""
-
-    level = Level.TEMPLATE
-
-    def __init__(self, templates: tuple[Template, ...]) -> None:
-        self._templates = templates
-
-    async def answer(self, question: Question) -> ReadyAnswer | None:
-        text = _question(question.job.request)
-        found = match(self._templates, text) if text else None
-        filled = found.fill(question.job.metadata) if found is not None else None
-        if filled is None:
-            return None
-        label = Degradation(Level.TEMPLATE, Level.TEMPLATE.label, question.reason)
-        return replace(question.answer(filled), degradation=label)
-
-
-def _question(request: dict[str, Any]) -> str | None:
-    if request.get("response_format") not in (None, {"type": "text"}) or request.get("logprobs") is not None:
-        return None
-    if request.get("prompt") is not None:
-        return str(request["prompt"])
-    asked = [m for m in request.get("messages") or () if m["role"] not in {"system", "developer"}]
-    if len(asked) != 1 or asked[0]["role"] != "user":
-        return None
-    return str(asked[0]["content"])

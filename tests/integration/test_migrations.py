@@ -13,14 +13,15 @@ from sqlalchemy import Connection, inspect
 from sqlalchemy.engine import make_url
 
 from core.settings import DatabaseSettings
-from models import batch_tables
+from models import batch_tables, template_table
 from models.dialect import open_database
 from models.repositories.schema import applied_revision, latest_revision
 from models.tables import Base
 from tests.contracts.stores import accept, new_job, read
 from tests.services import Services
 
-assert batch_tables  # its tables are among them
+assert batch_tables
+assert template_table  # their tables are among them
 TABLES = set(Base.metadata.tables)
 
 

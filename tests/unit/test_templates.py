@@ -37,6 +37,38 @@ def test_a_question_meets_the_phrases_of_its_intent(tmp_path: Path, question: st
     assert (match(templates, question) is not None) is is_met
 
 
+PATTERN = """
+[[template]]
+name = "hours"
+patterns = ['(when|what time) (do|are) you open.*', '.*几点(开门|营业)']
+answer = "From nine to five."
+"""
+
+
+@pytest.mark.parametrize(
+    ("question", "is_met"),
+    [
+        ("When do you OPEN?", True),
+        ("What time are you open on Mondays?", True),
+        ("你们几点营业", True),
+        ("Tell me when do you open", False),
+        ("When do you close?", False),
+    ],
+)
+def test_an_expression_must_match_the_whole_question(tmp_path: Path, question: str, is_met: bool) -> None:
+    templates = find_templates(written(tmp_path, PATTERN))
+
+    assert (match(templates, question) is not None) is is_met
+
+
+def test_an_expression_that_ruins_backtracking_engines_is_linear(tmp_path: Path) -> None:
+    [template] = find_templates(
+        written(tmp_path, PATTERN.replace("(when|what time) (do|are) you open.*", "(a+)+b"))
+    )
+
+    assert not template.matches("a" * 400)
+
+
 def test_only_listed_fields_are_filled_and_a_missing_one_is_no_answer(tmp_path: Path) -> None:
     [template] = find_templates(written(tmp_path, GOOD))
 
@@ -48,9 +80,11 @@ def test_only_listed_fields_are_filled_and_a_missing_one_is_no_answer(tmp_path: 
     ("text", "place"),
     [
         (GOOD.replace('fields = ["order"]', ""), r":2: 'answer': \{order\} is not among"),
-        (GOOD.replace("phrases", "phrase"), ":2: 'phrases': Field required"),
+        (GOOD.replace("phrases", "phrase"), ":2: 'phrase': Extra inputs"),
         ("\n[[template]]\nname = ", ":3: not TOML"),
         ("[template]\n", ":1: templates are"),
+        (PATTERN.replace(".*几点", "(?=x)几点"), ":2: 'patterns': .* is no RE2 expression"),
+        (PATTERN.replace("patterns = [", "fields = ["), ":2: 'phrases': Give phrases or patterns"),
     ],
 )
 def test_a_mistake_is_named_with_file_and_line(tmp_path: Path, text: str, place: str) -> None:
