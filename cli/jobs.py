@@ -57,7 +57,7 @@ def submit(  # noqa: PLR0913 - a command line's options
 
         waits = wait is not False
         raise typer.Exit(submit_file(file, terms, system=system, wait=waits, as_json=as_json))
-    text = sys.stdin.read() if prompt == "-" else str(prompt)
+    text = _piped_prompt() if prompt == "-" else str(prompt)
     _submit_one({**terms, **_question(text, system)}, wait=bool(wait), follow=follow, as_json=as_json)
 
 
@@ -143,6 +143,15 @@ def _client() -> Client:
     from core.settings import load_settings
 
     return Client(load_settings())
+
+
+def _piped_prompt() -> str:
+    from core.errors import BadInput
+
+    text = sys.stdin.read()
+    if not text.strip():
+        raise BadInput("no prompt came on standard input: pipe a text into it, or give the prompt itself.")
+    return text
 
 
 def _question(text: str, system: str | None) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """The command `penstock`, and the edge that turns a known failure into one line and a remedy."""
 
+import os
 import sys
 from typing import Annotated, Final
 
@@ -59,12 +60,28 @@ def doctor(
 def main() -> None:
     """The console script: exit code 2 for a mistake in the configuration, 1 for any other failure."""
     try:
+        code = _run()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader has what it wanted (`| head -1`); the interpreter shall not fail to flush the rest.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        code = 0
+    sys.exit(code)
+
+
+def _run() -> int | str | None:
+    try:
         app()
+    except SystemExit as ended:
+        if isinstance(ended.__context__, BrokenPipeError):  # Typer makes a failure of it
+            raise ended.__context__ from None
+        return ended.code
     except PenstockError as error:
         remedy = _REMEDIES.get(error.code)
         typer.secho("Error: ", fg="red", bold=True, err=True, nl=False)
         typer.echo(f"{str(error).removesuffix('.')}. {remedy}" if remedy else str(error), err=True)
-        sys.exit(2 if isinstance(error, ConfigurationMistake) else 1)
+        return 2 if isinstance(error, ConfigurationMistake) else 1
+    return 0
 
 
 if __name__ == "__main__":

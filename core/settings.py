@@ -29,6 +29,7 @@ from core.setting_types import Duration, Group, parse_duration
 
 __all__ = ["Duration", "Group", "Settings", "load_settings", "parse_duration"]
 
+_ALIKE: Final = 0.6  # of 1: less than that is no misspelling
 PREFIX: Final = "PENSTOCK_"
 DEVELOPMENT_PEPPER: Final = "development-pepper"
 
@@ -428,12 +429,14 @@ def load_settings(environment: Mapping[str, str] | None = None, **overrides: obj
 
 def refuse_unknown_names(environment: Mapping[str, str]) -> None:
     """A misspelt name would silently mean the default, so it stops the start."""
-    known = set(setting_names())
+    known = {name.removeprefix(PREFIX) for name in setting_names()}
     for name in sorted(environment):
-        if name.upper().startswith(PREFIX) and name.upper() not in known:
-            nearest = difflib.get_close_matches(name.upper(), known, n=1, cutoff=0)
-            hint = f"; did you mean {nearest[0]}?" if nearest else ""
-            raise ConfigurationMistake(f"unknown setting {name}{hint}")
+        own = name.upper().removeprefix(PREFIX)
+        if own != name.upper() and own not in known:
+            # Without the prefix, which would make any two names alike.
+            nearest = difflib.get_close_matches(own, known, n=1, cutoff=_ALIKE)
+            hint = f"did you mean {PREFIX}{nearest[0]}?" if nearest else "docs/reference/settings.md has all."
+            raise ConfigurationMistake(f"unknown setting {name}; {hint}")
 
 
 def setting_names(group: type[BaseModel] = Settings, prefix: str = PREFIX) -> Iterator[str]:

@@ -114,8 +114,8 @@ def finished(client: httpx.Client, job_id: str) -> str:
 
 
 def submit_refused(client: httpx.Client) -> str:
-    """A job with a schema that no engine can follow."""
-    return submit(client, response_format=_schema({"type": "nonsense"}))
+    """A job with a schema that is one, and that no engine can follow: what it refers to is not there."""
+    return submit(client, response_format=_schema({"$ref": "#/$defs/nowhere"}))
 
 
 def cancel_running(client: httpx.Client) -> str:

@@ -21,6 +21,7 @@ from pydantic_core import PydanticCustomError
 
 from models.service_class import ServiceClass
 from queues.requests.documents import DEEPEST, is_shallow
+from queues.requests.json_schemas import is_wrapped, schema_of, schema_problem
 
 _DURATION: Final = re.compile(r"(\d{1,6})(s|m|h|d)", re.ASCII)
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -179,6 +180,15 @@ class ResponseFormat(Body):
             raise PydanticCustomError(
                 "of_field.json_schema", "Belongs to type json_schema, and must be given there."
             )
+        return self
+
+    @model_validator(mode="after")
+    def _has_a_sound_schema(self) -> Self:
+        given = self.json_schema
+        problem = None if given is None else schema_problem(schema_of(given))
+        if given is not None and problem is not None:
+            field = "json_schema.schema" if is_wrapped(given) else "json_schema"
+            raise PydanticCustomError("of_field." + field, "{problem}", {"problem": problem})
         return self
 
 

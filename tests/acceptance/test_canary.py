@@ -105,13 +105,15 @@ def go_through_everything(
     """Answers, refusals of every kind, a message at rest in the broker, and a crash of the engine."""
     webhook = {"url": hooks.url, "events": ["job.completed", "job.failed"]}
     answered = [submit(client, webhook=webhook, metadata={"note": MARK}, tags=[MARK]) for _ in range(4)]
-    schema = {"type": "json_schema", "json_schema": {"name": MARK, "schema": {"type": MARK}}}
-    refused = submit(client, response_format=schema, webhook=webhook)
-    for bad in ({"max_tokens": MARK}, {MARK: 1}, {"prompt": MARK * 20_000}, {"model": MARK}):
+    # The engine refuses it, and quotes the mark: llama.cpp looks for what a schema refers to.
+    refused = submit(client, response_format=shape({"$ref": f"#/$defs/{MARK}"}), webhook=webhook)
+    no_schema = {"response_format": shape({"type": MARK})}
+    for bad in ({"max_tokens": MARK}, {MARK: 1}, {"prompt": MARK * 20_000}, {"model": MARK}, no_schema):
         assert client.post("/v1/jobs", json={"prompt": QUESTION} | bad).status_code == 422
     assert client.post("/v1/jobs", content=f'{{"prompt": "{MARK}'.encode()).status_code == 400
     assert client.get(f"/v1/jobs/{MARK}").status_code == 404
     wait_for(client, [*answered, refused])
+    assert status(client, refused) == "failed"
     hooks.wait(5)
     crash_the_engine(client, seen)
     keep_messages(client, seen, services)
@@ -123,11 +125,14 @@ def submit(client: httpx.Client, **changes: Any) -> str:
     return job_id
 
 
+def shape(schema: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "json_schema", "json_schema": {"name": MARK, "schema": schema}}
+
+
 def crash_the_engine(client: httpx.Client, seen: Everything) -> None:
     """A job that writes for long loses its engine in the middle."""
     numbers = {"type": "array", "minItems": 400, "items": {"type": "integer"}}
-    schema = {"type": "json_schema", "json_schema": {"name": "answer", "schema": numbers}}
-    job_id = submit(client, max_tokens=1500, response_format=schema)
+    job_id = submit(client, max_tokens=1500, response_format=shape(numbers))
     until(lambda: status(client, job_id) == "running", "the job runs")
     for child in psutil.Process(seen.platform.processes["worker"].pid).children(recursive=True):
         child.send_signal(signal.SIGKILL)

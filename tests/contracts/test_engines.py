@@ -157,8 +157,10 @@ class TestLlamaCpp(RealEngineContract):
     def busy_slots(self, llamacpp: LlamaCppEngine) -> BusySlots:
         return busy_slots_of(llamacpp.endpoint)
 
-    async def test_a_schema_shapes_the_answer(self, engine: Engine) -> None:
-        shape = {"type": "json_schema", "json_schema": {"schema": {"enum": ["red", "blue"]}}}
+    @pytest.mark.parametrize("wrapper", ["schema", None], ids=["wrapped", "bare"])
+    async def test_a_schema_shapes_the_answer(self, engine: Engine, wrapper: str | None) -> None:
+        schema = {"enum": ["red", "blue"]}
+        shape = {"type": "json_schema", "json_schema": {wrapper: schema} if wrapper else schema}
         sampling = Sampling(max_tokens=64, temperature=0, response_format=shape)
 
         chatted = await answer(engine, chat("chat-schema", response_format=shape))

@@ -1,4 +1,8 @@
+import io
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -186,6 +190,47 @@ def test_list_in_a_pipe_is_tab_separated(api: Callable[[Handler], None]) -> None
     result = runner.invoke(app, ["list"])
 
     assert result.stdout == "job_1\tcompleted\tdefault\tbulk\t5\t2026-01-01T00:00:00Z\n"
+
+
+_LISTING = """
+import sys
+from cli import jobs, main
+
+row = {"id": "job_1", "text": "x" * 100}
+page = {"data": [row] * 100, "last_id": "job_1", "has_more": True}
+jobs._client = lambda: type("Stub", (), {"call": lambda *_, **__: page})()
+sys.argv = ["penstock", "list", "--json", "--limit", sys.argv[1]]
+main.main()
+"""
+
+
+@pytest.mark.parametrize("buffered", [{}, {"PYTHONUNBUFFERED": "1"}], ids=["buffered", "unbuffered"])
+@pytest.mark.parametrize("limit", [1, 2000], ids=["what fits a buffer", "more than a buffer"])
+def test_a_reader_that_has_enough_ends_a_list_quietly(limit: int, buffered: dict[str, str]) -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    reader, writer = os.pipe()
+    os.close(reader)
+
+    done = subprocess.run(
+        [sys.executable, "-c", _LISTING, str(limit)],
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        env=environment | buffered,
+        check=False,
+    )
+    os.close(writer)
+
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+@pytest.mark.parametrize("piped", ["", " \n"])
+def test_an_empty_standard_input_is_no_prompt(
+    piped: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO(piped))
+
+    assert run_main(["submit", "-"], monkeypatch) == 1
+    assert "no prompt came on standard input" in capsys.readouterr().err
 
 
 def test_a_refusal_carries_the_reason_and_the_wait() -> None:

@@ -154,6 +154,67 @@ def test_a_schema_may_not_be_nested_without_end() -> None:
     assert judged(raw).errors[0]["field"] == "response_format.json_schema"
 
 
+def shaped(json_schema: Any) -> bytes:
+    shape = {"type": "json_schema", "json_schema": json_schema}
+    return orjson.dumps({"prompt": "x", "response_format": shape})
+
+
+@pytest.mark.parametrize(
+    ("schema", "wrong"),
+    [
+        ({"type": "hunter2"}, "type must be a type of JSON Schema"),
+        ({"properties": {"age": {"minimum": "hunter2"}}}, "properties.age.minimum must be of type number"),
+        ({"required": ["hunter2", "hunter2"]}, "required must not repeat an item"),
+        ({"minLength": -1}, "minLength must be at least 0"),
+        ({"items": [{"type": "string"}]}, "items must be of type boolean or object"),
+        ({"$schema": "http://127.0.0.1:9/hunter2", "type": 1}, "type must be a type of JSON Schema"),
+        ({"$schema": "http://json-schema.org/draft-07/schema#", "type": 1}, "type must be a type"),
+        ({"items": {"minLength": 5, "maxLength": 2}}, "minLength is above maxLength"),
+        ({"anyOf": [{"minItems": 5, "maxItems": 2}]}, "minItems is above maxItems"),
+    ],
+)
+def test_a_schema_that_is_none_is_refused_with_what_is_wrong(schema: dict[str, Any], wrong: str) -> None:
+    wrapped = judged(shaped({"name": "answer", "schema": schema}))
+    bare = judged(shaped(schema))
+
+    assert [error["field"] for error in wrapped.errors] == ["response_format.json_schema.schema"]
+    assert [error["field"] for error in bare.errors] == ["response_format.json_schema"]
+    for problem in (wrapped, bare):
+        assert problem.status == 422
+        assert wrong in problem.errors[0]["message"]
+        assert "hunter2" not in str(problem.body(instance=""))
+
+
+@pytest.mark.parametrize(
+    "json_schema", [{"name": "answer"}, {"schema": True}, {"schema": "x"}, {"schema": None}]
+)
+def test_openais_form_has_a_schema(json_schema: dict[str, Any]) -> None:
+    problem = judged(shaped(json_schema))
+
+    assert [error["field"] for error in problem.errors] == ["response_format.json_schema.schema"]
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {},
+        {"type": ["string", "null"], "pattern": "^[\\w-.]+$", "$ref": "http://127.0.0.1:9/other"},
+        {"$schema": "http://json-schema.org/draft-07/schema#", "items": [{"type": "string"}]},
+        {"$schema": "https://json-schema.org/draft/2020-12/schema", "prefixItems": [{"type": "string"}]},
+        {"$defs": {"a": {"type": "object", "additionalProperties": False}}, "$ref": "#/$defs/a"},
+        {"description": "A colour.", "enum": ["red", 2**70, {"minItems": 2, "maxItems": 1}]},
+    ],
+)
+def test_a_sound_schema_is_taken_bare_and_in_openais_form(schema: dict[str, Any]) -> None:
+    for given in (schema, {"name": "answer", "strict": True, "schema": schema}):
+        wanted = validate(
+            JobCreate, {"prompt": "x", "response_format": {"type": "json_schema", "json_schema": given}}
+        )
+
+        assert wanted.response_format is not None
+        assert wanted.response_format.json_schema == given
+
+
 def measured(**request: Any) -> Demand:
     return asyncio.run(PromptMeter().measure(Catalogue.bundled().get(None), request))
 

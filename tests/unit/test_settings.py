@@ -21,6 +21,14 @@ def test_a_misspelt_name_is_refused_with_the_nearest_known_one(name: str, neares
         refuse_unknown_names({name: "x"})
 
 
+@pytest.mark.parametrize("name", ["PENSTOCK_NONSENSE", "PENSTOCK_XYZ__QQQ", "PENSTOCK_", "PENSTOCK_HTTP2"])
+def test_a_name_like_no_other_gets_no_absurd_suggestion(name: str) -> None:
+    with pytest.raises(ConfigurationMistake, match=f"unknown setting {name}; docs/") as error:
+        refuse_unknown_names({name: "x"})
+
+    assert "did you mean" not in str(error.value)
+
+
 def test_every_name_that_settings_have_is_known() -> None:
     refuse_unknown_names(dict.fromkeys(setting_names(), "x"))
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import orjson
 
+from queues.requests.json_schemas import is_wrapped, schema_of
 from workers.engines.protocol import Prompt, Sampling
 
 
@@ -61,7 +62,7 @@ def _chat_fields(prompt: Prompt, dialect: Dialect) -> dict[str, Any]:
     if prompt.sampling.logprobs is not None:
         fields |= {"logprobs": True, "top_logprobs": prompt.sampling.logprobs}
     if prompt.sampling.response_format is not None:
-        fields["response_format"] = prompt.sampling.response_format
+        fields["response_format"] = _wrapped(prompt.sampling.response_format)
     if prompt.reasoning is not None and dialect.template_switches:
         fields["chat_template_kwargs"] = {"enable_thinking": prompt.reasoning, "thinking": prompt.reasoning}
     return fields
@@ -74,16 +75,26 @@ def _completion_fields(sampling: Sampling, dialect: Dialect) -> dict[str, Any]:
     if sampling.response_format is None:
         return fields
     if not dialect.completion_schemas:
-        return fields | {"response_format": sampling.response_format}
+        return fields | {"response_format": _wrapped(sampling.response_format)}
     schema = _schema(sampling.response_format)
     if schema is None:
         return fields
     return fields | {"json_schema": orjson.dumps(schema).decode() if dialect.schema_as_text else schema}
 
 
+def _wrapped(response_format: dict[str, Any]) -> dict[str, Any]:
+    """A bare schema in OpenAI's form: llama.cpp takes one that is not for no schema at all, in silence."""
+    match response_format:
+        case {"json_schema": dict(given)} if not is_wrapped(given):
+            return response_format | {"json_schema": {"name": "answer", "schema": given}}
+        case _:
+            return response_format
+
+
 def _schema(response_format: dict[str, Any]) -> dict[str, Any] | None:
     match response_format:
-        case {"type": "json_schema", "json_schema": {"schema": dict(schema)}}:
+        case {"type": "json_schema", "json_schema": dict(given)}:
+            schema: dict[str, Any] | None = schema_of(given)
             return schema
         case {"type": "json_object"}:
             return {"type": "object"}
