@@ -1,10 +1,13 @@
 """`penstock up`: the whole platform in one command, with nothing beside it."""
 
+import json
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -119,8 +122,13 @@ def test_a_taken_port_is_said_before_anything_starts(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_the_demo_exits_zero() -> None:
-    done = subprocess.run(
+PROMPTS = [json.loads(line) for line in (ROOT / "examples" / "prompts.jsonl").read_text().splitlines()]
+ROW = re.compile(r"^(premium|standard|bulk) +(\d+) +(\d+) +(\d+)/(\d+) +(\S.*?) → (\S.*)$", re.MULTILINE)
+
+
+@pytest.fixture(scope="module")
+def demo() -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
         [sys.executable, "examples/demo.py"],
         cwd=ROOT,
         env=environment(),
@@ -130,8 +138,44 @@ def test_the_demo_exits_zero() -> None:
         check=False,
     )
 
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "Stopped cleanly" in done.stdout
+
+def test_the_demo_ends_well(demo: "subprocess.CompletedProcess[str]") -> None:
+    assert demo.returncode == 0, demo.stdout + demo.stderr
+    assert demo.stdout.splitlines()[-1].startswith("Stopped cleanly. ")
+    assert "Traceback" not in demo.stdout + demo.stderr
+
+
+def test_the_demo_shows_every_answer_with_its_times_and_its_cached_tokens(
+    demo: "subprocess.CompletedProcess[str]",
+) -> None:
+    rows = ROW.findall(demo.stdout)
+
+    assert len(rows) == len(PROMPTS) >= 24
+    asked = Counter(prompt.get("service_class", "standard") for prompt in PROMPTS)
+    assert Counter(row[0] for row in rows) == asked
+    assert min(asked.values()) > 1
+    assert len({question for *_, question, _ in rows}) == len(rows)
+    assert all(int(run) > 0 and 0 <= int(cached) < int(total) for _, _, run, cached, total, _, _ in rows)
+    assert any(int(cached) > int(total) / 2 for _, _, _, cached, total, _, _ in rows)
+
+
+def test_the_demo_adds_up_what_was_answered(demo: "subprocess.CompletedProcess[str]") -> None:
+    rows = ROW.findall(demo.stdout)
+    cached, total = (sum(int(row[column]) for row in rows) for column in (3, 4))
+
+    assert re.search(rf"^{len(rows)} answers, \d+ tokens written in [\d.]+ s$", demo.stdout, re.MULTILINE)
+    for name in ("premium", "standard", "bulk"):
+        line = rf"^  {name} +(\d+) jobs   median queue wait +\d+ ms   run +\d+ ms$"
+        assert re.findall(line, demo.stdout, re.MULTILINE) == [str(sum(row[0] == name for row in rows))]
+    assert f"  {cached} of {total} prompt tokens came from the cache" in demo.stdout
+
+
+def test_the_demo_shows_a_refusal_with_its_reason_and_a_cancelled_job(
+    demo: "subprocess.CompletedProcess[str]",
+) -> None:
+    assert "max_tokens: -5, is refused" in demo.stdout
+    assert "422 invalid_field: max_tokens: Input should be greater than or equal to 1" in demo.stdout
+    assert re.search(r"^job_\w+ is cancelled$", demo.stdout, re.MULTILINE)
 
 
 def test_one_port_shows_the_metrics_of_all_of_it(tmp_path: Path) -> None:
