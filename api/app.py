@@ -16,6 +16,7 @@ from api.routes import (
     dead_letters,
     degradation,
     events,
+    files,
     health,
     jobs,
     limits_admin,
@@ -39,6 +40,7 @@ from models.repositories.schema import latest_revision
 from queues.redis import open_redis
 
 VERSION = "0.1.0"
+_FORM = 65_536  # bytes of a form around its file
 
 
 def build_app() -> FastAPI:
@@ -89,9 +91,11 @@ def create_app(
     errors.install(app)
     openapi.install(app)
     # The last one added is the outermost.
-    app.add_middleware(
-        BodyLimit, default=settings.api.max_body, limits={"/v1/jobs/bulk": settings.api.max_bulk_body}
-    )
+    limits = {
+        "/v1/jobs/bulk": settings.api.max_bulk_body,
+        "/v1/files": settings.storage.largest_file + _FORM,
+    }
+    app.add_middleware(BodyLimit, default=settings.api.max_body, limits=limits)
     app.add_middleware(RequestContext)
     app.add_middleware(RequestMeter)
     for router in (
@@ -104,6 +108,7 @@ def create_app(
         models_admin.router,
         degradation.router,
         openai.router,
+        files.router,
         limits_admin.router,
         answers_admin.router,
         templates_admin.router,

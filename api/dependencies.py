@@ -18,6 +18,7 @@ from queues.admission import Admission
 from queues.answerers import Answerer
 from queues.event_reader import EventReader
 from queues.event_writer import EventWriter
+from queues.files import Files
 from queues.hot_jobs import HotJobs
 from queues.job_reader import JobReader
 from queues.limits.quota import Quota
@@ -26,6 +27,7 @@ from queues.pressure_board import PressureBoard
 from queues.prompts import PromptMeter
 from queues.similar.answerers import ExactAnswerer, SimilarAnswerer
 from queues.similar.index import AnswerIndex
+from queues.storage import open_storage
 from queues.submission import Submission
 from queues.targets import Targets
 from queues.template_book import TemplateAnswerer, TemplateBook
@@ -55,6 +57,7 @@ class Parts:
     board: PressureBoard
     templates: TemplateBook
     admission: Admission
+    files: Files
 
 
 def assemble(
@@ -106,6 +109,7 @@ def assemble(
         board=board,
         templates=templates,
         admission=_admission(settings, board, who, catalogue, clock),
+        files=Files(database, open_storage(settings.storage), settings.storage),
     )
 
 

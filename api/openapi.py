@@ -10,6 +10,7 @@ from pydantic.json_schema import JsonSchemaMode, models_json_schema
 from api.schemas import (
     admin_read,
     degradation,
+    file_read,
     job_create,
     job_read,
     limits_change,
@@ -32,6 +33,9 @@ _MODELS: Final[list[tuple[type[BaseModel], JsonSchemaMode]]] = [
     (openai_read.CompletionRead, "serialization"),
     (openai_read.ModelRead, "serialization"),
     (openai_read.ModelPage, "serialization"),
+    (file_read.FileRead, "serialization"),
+    (file_read.FilePage, "serialization"),
+    (file_read.FileDeleted, "serialization"),
     (webhook_create.EndpointCreate, "validation"),
     (webhook_create.EndpointChange, "validation"),
     (webhook_read.EndpointRead, "serialization"),

@@ -71,6 +71,7 @@ def embedded_settings(*, port: int, data_dir: Path) -> Settings:
         redis={"url": "memory://"},
         broker={"url": SecretStr("memory-priority://")},
         api={"port": port},
+        storage={"url": str(data_dir.resolve() / "files")},
         worker={"grace": _GRACE},
     )
 

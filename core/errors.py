@@ -8,6 +8,7 @@ PenstockError
 │   ├── UnknownModel          nothing serves that name
 │   ├── TargetRefused         a webhook may not go there
 │   └── BodyTooLarge
+│       └── StorageFull       the tenant's files take what they may
 ├── Unauthenticated           no key, or a key that is unknown, expired or revoked
 ├── Forbidden                 the key may not do this
 ├── NotFound                  also another tenant's id
@@ -24,7 +25,8 @@ PenstockError
 │   ├── OutboxFull            the cap on waiting jobs is reached
 │   ├── StoreUnavailable      PostgreSQL (or the SQLite file)
 │   ├── BrokerUnavailable     RabbitMQ
-│   └── EventsUnavailable     Redis
+│   ├── EventsUnavailable     Redis
+│   └── StorageUnavailable    the folder or bucket of files
 ├── JobFailed                 the job that a call waited for ended without an answer
 ├── StillRunning              the job that a call waited for is not done yet
 ├── WorkerLost                part of the answer was sent, and the rest will be another one's
@@ -83,6 +85,10 @@ class TargetRefused(InvalidField):
 
 class BodyTooLarge(BadInput):
     code = "body_too_large"
+
+
+class StorageFull(BodyTooLarge):
+    code = "storage_full"
 
 
 class Unauthenticated(PenstockError):
@@ -179,6 +185,10 @@ class BrokerUnavailable(Unavailable):
 
 class EventsUnavailable(Unavailable):
     code = "events_unavailable"
+
+
+class StorageUnavailable(Unavailable):
+    code = "storage_unavailable"
 
 
 class EngineFailure(PenstockError):

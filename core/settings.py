@@ -23,6 +23,7 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from core.batch_settings import StorageSettings
 from core.errors import ConfigurationMistake
 from core.overload_settings import OverloadSettings
 from core.setting_types import Duration, Group, parse_duration
@@ -404,6 +405,7 @@ class Settings(BaseSettings):
     overload: OverloadSettings = OverloadSettings()
     webhooks: WebhookSettings = WebhookSettings()
     api: ApiSettings = ApiSettings()
+    storage: StorageSettings = StorageSettings()
     limits: LimitSettings = LimitSettings()
     answers: AnswerSettings = AnswerSettings()
     complexity: ComplexitySettings = ComplexitySettings()

@@ -110,6 +110,7 @@ def running_platform(
         port = free.getsockname()[1]
     url = f"http://127.0.0.1:{port}"
     environment = _environment(services.environment(), PENSTOCK_API__PORT=str(port), PENSTOCK_URL=url)
+    environment["PENSTOCK_STORAGE__URL"] = str(folder / "files")
     environment |= {f"PENSTOCK_{name}": value for name, value in settings.items()}
     platform = Platform(environment, url, folder, metrics=dict(metrics or {}))
     platform.run("migrate")

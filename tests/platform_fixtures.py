@@ -18,6 +18,7 @@ from redis.asyncio import Redis
 from sqlalchemy import text
 
 from api.app import create_app
+from core.batch_settings import StorageSettings
 from core.settings import (
     ApiSettings,
     BrokerSettings,
@@ -84,6 +85,7 @@ def settings(profile: str, request: pytest.FixtureRequest, tmp_path: Path) -> Se
         broker=BrokerSettings(namespace=f"t{secrets.token_hex(6)}"),
         worker=WorkerSettings(event_flush=timedelta(milliseconds=1)),
         api=ApiSettings(public_url="http://penstock.test"),
+        storage=StorageSettings(url=str(tmp_path / "files")),
     )
 
 

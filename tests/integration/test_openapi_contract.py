@@ -24,6 +24,7 @@ from schemathesis.specs.openapi.checks import (
 
 from api.app import open_app
 from api.server import Server, make_server
+from core.batch_settings import StorageSettings
 from core.settings import ApiSettings, BrokerSettings, DatabaseSettings, RedisSettings, Settings
 from models.catalogue import Catalogue
 from models.dialect import open_database
@@ -45,6 +46,11 @@ OPERATIONS = [
     ("POST", "/v1/jobs"),
     ("GET", "/v1/models"),
     ("GET", "/v1/models/{name}"),
+    ("POST", "/v1/files"),
+    ("GET", "/v1/files"),
+    ("GET", "/v1/files/{file_id}"),
+    ("GET", "/v1/files/{file_id}/content"),
+    ("DELETE", "/v1/files/{file_id}"),
     ("GET", "/v1/jobs"),
     ("POST", "/v1/jobs/bulk"),
     ("GET", "/v1/jobs/{job_id}"),
@@ -140,6 +146,7 @@ def served(
         redis=RedisSettings(url="memory://"),
         broker=BrokerSettings(namespace=f"t{secrets.token_hex(6)}"),
         api=ApiSettings(port=0),
+        storage=StorageSettings(url=str(path.parent / "files")),
     )
     key = asyncio.run(_make_key(settings))
     with Running(settings) as running:
@@ -153,7 +160,9 @@ def _make_ids(url: str, headers: dict[str, str]) -> dict[str, str]:
         made = client.post("/webhook_endpoints", json={"url": "https://93.184.216.34/hook"})
         endpoint = made.json()["id"]
         delivery = client.post(f"/webhook_endpoints/{endpoint}/test").json()["id"]
-    return {"job_id": job, "endpoint_id": endpoint, "delivery_id": delivery}
+        form = {"data": {"purpose": "batch"}, "files": {"file": ("in.jsonl", b"{}")}}
+        file = client.post("/files", **form).json()["id"]
+    return {"file_id": file, "job_id": job, "endpoint_id": endpoint, "delivery_id": delivery}
 
 
 @pytest.mark.parametrize(("method", "path"), OPERATIONS)

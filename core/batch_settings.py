@@ -1,0 +1,24 @@
+"""Settings of files, where they are kept, and of batches."""
+
+from pydantic import Field, NonNegativeInt, PositiveInt, SecretStr
+
+from core.setting_types import Group
+
+
+class StorageSettings(Group):
+    url: str = Field(
+        default="var/files",
+        description="Where files are kept: a folder that API and upkeep share, or s3://bucket/prefix.",
+    )
+    s3_endpoint: str = Field(
+        default="", description="Address of an S3-compatible server; empty: Amazon's own, by region."
+    )
+    s3_region: str = Field(default="", description="Region of the bucket; empty: AWS_REGION.")
+    s3_access_key: SecretStr | None = Field(
+        default=None, description="Access key of the bucket; unset: AWS_ACCESS_KEY_ID, or the machine's role."
+    )
+    s3_secret_key: SecretStr | None = Field(default=None, description="Secret of the access key.")
+    largest_file: PositiveInt = Field(default=209_715_200, description="Largest uploaded file, in bytes.")
+    per_tenant: NonNegativeInt = Field(
+        default=21_474_836_480, description="Bytes that the files of a tenant may take; 0 is no bound."
+    )
