@@ -6,6 +6,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from fastapi import FastAPI
 from redis.asyncio import Redis
+from starlette_compress import CompressMiddleware
 
 from api import errors, openapi
 from api.dependencies import Parts, assemble
@@ -90,14 +91,7 @@ def create_app(
     app.state.latest_revision = latest_revision()
     errors.install(app)
     openapi.install(app)
-    # The last one added is the outermost.
-    limits = {
-        "/v1/jobs/bulk": settings.api.max_bulk_body,
-        "/v1/files": settings.storage.largest_file + _FORM,
-    }
-    app.add_middleware(BodyLimit, default=settings.api.max_body, limits=limits)
-    app.add_middleware(RequestContext)
-    app.add_middleware(RequestMeter)
+    _wrap(app, settings)
     for router in (
         submission.router,
         jobs.router,
@@ -117,6 +111,27 @@ def create_app(
     ):
         app.include_router(router)
     return app
+
+
+def _wrap(app: FastAPI, settings: Settings) -> None:
+    # The last one added is the outermost.
+    limits = {
+        "/v1/jobs/bulk": settings.api.max_bulk_body,
+        "/v1/files": settings.storage.largest_file + _FORM,
+    }
+    app.add_middleware(BodyLimit, default=settings.api.max_body, limits=limits)
+    app.add_middleware(RequestContext)
+    app.add_middleware(RequestMeter)
+    compression = settings.api.compression
+    app.add_middleware(
+        CompressMiddleware,
+        minimum_size=compression.minimum_size,
+        zstd=False,
+        brotli="br" in compression.encodings,
+        brotli_quality=compression.brotli_quality,
+        gzip="gzip" in compression.encodings,
+        gzip_level=compression.gzip_level,
+    )
 
 
 def _lifespan(parts: Parts, *, owns: bool) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:

@@ -25,6 +25,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from core.batch_settings import StorageSettings
 from core.errors import ConfigurationMistake
+from core.http_settings import CompressionSettings
 from core.overload_settings import OverloadSettings
 from core.setting_types import Duration, Group, parse_duration
 
@@ -261,6 +262,11 @@ class ApiSettings(Group):
         default=timedelta(seconds=5), description="How long a verified key is not looked up again."
     )
     drain: Duration = Field(default=timedelta(seconds=20), description="SIGTERM: requests may finish.")
+    keep_alive: Duration = Field(
+        default=timedelta(seconds=75),
+        description="How long an idle connection stays open; longer than a proxy in front keeps it.",
+    )
+    compression: CompressionSettings = CompressionSettings()
 
 
 class DefaultLimits(Group):

@@ -1,0 +1,146 @@
+"""Answers and streams in the encoding that a client asks for, each event as soon as it is there."""
+
+import asyncio
+import zlib
+from collections.abc import Callable
+from typing import Any
+
+import brotli
+import httpx
+import pytest
+from fastapi import FastAPI
+
+from core.http_settings import CompressionSettings
+from core.settings import Settings
+from tests.platform_fixtures import SimulatedWorker, TestTenant
+
+ASK = {"prompt": "Why is the sky blue?", "metadata": {"note": "blue " * 100}}
+DECODERS: dict[str, Callable[[], Callable[[bytes], bytes]]] = {
+    "br": lambda: brotli.Decompressor().process,
+    "gzip": lambda: zlib.decompressobj(31).decompress,
+}
+
+
+class Stream:
+    """A request to the application itself: what it has sent is decoded as it comes, with no end awaited."""
+
+    def __init__(self, app: FastAPI, path: str, headers: dict[str, str]) -> None:
+        self.headers: dict[str, str] = {}
+        self.messages: list[str] = []
+        self._grown = asyncio.Condition()
+        self._decode: Callable[[bytes], bytes] = bytes
+        scope = {
+            "type": "http",
+            "asgi": {"version": "3.0"},
+            "http_version": "1.1",
+            "method": "GET",
+            "scheme": "http",
+            "path": path,
+            "raw_path": path.encode(),
+            "query_string": b"",
+            "headers": [(name.lower().encode(), value.encode()) for name, value in headers.items()],
+            "server": ("penstock.test", 80),
+            "client": ("127.0.0.1", 1),
+        }
+        self.call = asyncio.create_task(app(scope, self._receive, self._send))
+
+    async def until(self, wanted: str) -> None:
+        async with asyncio.timeout(20), self._grown:
+            await self._grown.wait_for(lambda: wanted in "".join(self.messages))
+
+    async def _receive(self) -> Any:
+        await asyncio.Event().wait()
+
+    async def _send(self, message: Any) -> None:
+        async with self._grown:
+            if message["type"] == "http.response.start":
+                self.headers = {name.decode(): value.decode() for name, value in message["headers"]}
+                encoding = self.headers.get("content-encoding")
+                self._decode = DECODERS[encoding]() if encoding else bytes
+            elif message.get("body"):
+                self.messages.append(self._decode(message["body"]).decode())
+            self._grown.notify_all()
+
+
+async def submitted(client: httpx.AsyncClient) -> str:
+    job_id: str = (await client.post("/v1/jobs", json=ASK)).raise_for_status().json()["id"]
+    return job_id
+
+
+@pytest.mark.parametrize("encoding", ["br", "gzip", None])
+async def test_an_event_is_readable_before_the_next_one_exists(
+    encoding: str | None,
+    app: FastAPI,
+    api_client: httpx.AsyncClient,
+    tenant: TestTenant,
+    worker: SimulatedWorker,
+) -> None:
+    job_id = await submitted(api_client)
+    await worker.claim(job_id)
+    asked = {"Accept-Encoding": encoding} if encoding else {}
+    stream = Stream(app, f"/v1/jobs/{job_id}/events", tenant.headers | asked)
+
+    await stream.until("event: status")
+    for index, word in enumerate(("Hel", "lo", ".")):
+        worker.events.token(job_id, attempt=1, index=index, text=word)
+        await stream.until(f'"text":"{word}"')
+    await worker.finish(job_id)
+    await stream.until("event: done")
+    async with asyncio.timeout(20):
+        await stream.call
+
+    assert stream.headers.get("content-encoding") == encoding
+    assert "Accept-Encoding" in stream.headers["vary"]
+    assert all(text.endswith("\n\n") for text in stream.messages if text), "an event was cut in two"
+
+
+@pytest.mark.parametrize(
+    ("accepted", "encoding"),
+    [
+        ("br, gzip", "br"),
+        ("gzip, deflate", "gzip"),
+        ("gzip;q=1, br;q=0", "gzip"),
+        ("*", "br"),
+        ("identity", None),
+        ("zstd", None),
+    ],
+)
+async def test_an_answer_comes_in_an_encoding_that_was_asked_for(
+    api_client: httpx.AsyncClient, accepted: str, encoding: str | None
+) -> None:
+    for _ in range(3):
+        await submitted(api_client)
+
+    answer = await api_client.get("/v1/jobs", headers={"Accept-Encoding": accepted})
+
+    assert answer.headers.get("content-encoding") == encoding
+    assert len(answer.json()["data"]) == 3
+    sent = int(answer.headers["content-length"])
+    assert sent < len(answer.content) / 2 if encoding else sent == len(answer.content)
+
+
+async def test_a_small_answer_and_an_unchanged_one_go_as_they_are(api_client: httpx.AsyncClient) -> None:
+    small = await api_client.get("/v1/models", headers={"Accept-Encoding": "br"})
+    job = await api_client.get(f"/v1/jobs/{await submitted(api_client)}")
+    asked = {"Accept-Encoding": "br", "If-None-Match": job.headers["etag"]}
+    unchanged = await api_client.get(job.json()["urls"]["self"], headers=asked)
+
+    assert "content-encoding" not in small.headers
+    assert unchanged.status_code == 304
+    assert "content-encoding" not in unchanged.headers
+
+
+class TestWithoutBrotli:
+    @pytest.fixture
+    def settings(self, settings: Settings) -> Settings:
+        compression = CompressionSettings(encodings=("gzip",), minimum_size=0)
+        api = settings.api.model_copy(update={"compression": compression})
+        return settings.model_copy(update={"api": api})
+
+    @pytest.mark.parametrize(("accepted", "encoding"), [("br, gzip", "gzip"), ("br", None)])
+    async def test_the_settings_say_which_encodings_there_are_and_from_which_size(
+        self, api_client: httpx.AsyncClient, accepted: str, encoding: str | None
+    ) -> None:
+        answer = await api_client.get("/v1/models", headers={"Accept-Encoding": accepted})
+
+        assert answer.headers.get("content-encoding") == encoding
