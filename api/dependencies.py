@@ -26,6 +26,7 @@ from queues.limits.rates import RateLimits
 from queues.pressure_board import PressureBoard
 from queues.prompts import PromptMeter
 from queues.similar.answerers import ExactAnswerer, SimilarAnswerer
+from queues.similar.embedder import Embedder, open_embedder
 from queues.similar.index import AnswerIndex
 from queues.storage import open_storage
 from queues.submission import Submission
@@ -56,6 +57,7 @@ class Parts:
     answers: AnswerIndex
     board: PressureBoard
     templates: TemplateBook
+    embedder: Embedder | None
     admission: Admission
     files: Files
 
@@ -69,7 +71,8 @@ def assemble(
     answers = AnswerIndex(redis, namespace=namespace, settings=settings.answers)
     board = PressureBoard(redis, namespace=namespace, stale=settings.overload.stale)
     templates = _templates(settings, database)
-    who = answerers(settings, answers, templates, catalogue)
+    embedder = open_embedder(settings.answers.embedder)
+    who = answerers(settings, answers, templates, catalogue, embedder)
     return Parts(
         settings=settings,
         clock=clock,
@@ -108,6 +111,7 @@ def assemble(
         answers=answers,
         board=board,
         templates=templates,
+        embedder=embedder,
         admission=_admission(settings, board, who, catalogue, clock),
         files=Files(database, open_storage(settings.storage), settings.storage),
     )
@@ -116,7 +120,7 @@ def assemble(
 def with_catalogue(parts: Parts, catalogue: Catalogue) -> Parts:
     """The same parts for another catalogue; templates are read again. Raises `ConfigurationMistake`."""
     templates = _templates(parts.settings, parts.database)
-    who = answerers(parts.settings, parts.answers, templates, catalogue)
+    who = answerers(parts.settings, parts.answers, templates, catalogue, parts.embedder)
     admission = _admission(parts.settings, parts.board, who, catalogue, parts.clock)
     return replace(parts, catalogue=catalogue, templates=templates, admission=admission)
 
@@ -139,7 +143,11 @@ def _admission(
 
 
 def answerers(
-    settings: Settings, answers: AnswerIndex, book: TemplateBook, catalogue: Catalogue
+    settings: Settings,
+    answers: AnswerIndex,
+    book: TemplateBook,
+    catalogue: Catalogue,
+    embedder: Embedder | None,
 ) -> tuple[Answerer, ...]:
     """Who answers without a GPU, in the order in which they are asked."""
     templates = TemplateAnswerer(book)
@@ -147,7 +155,7 @@ def answerers(
         return (templates,)
     return (
         ExactAnswerer(answers, catalogue, settings.answers),
-        SimilarAnswerer(answers, catalogue, settings.answers),
+        SimilarAnswerer(answers, catalogue, settings.answers, embedder),
         templates,
     )
 

@@ -306,6 +306,11 @@ class AnswerSettings(Group):
     min_similarity: float = Field(
         default=0.9, ge=0, le=1, description="How alike a question must be where its caller does not say."
     )
+    embedder: Path | None = Field(
+        default=None,
+        description="Folder of a sentence-transformers model: paraphrases count as similar, too. "
+        "Needs the extra `penstock[neural]`.",
+    )
     redis_timeout: Duration = Field(
         default=timedelta(milliseconds=100), description="Longest wait for a kept answer."
     )

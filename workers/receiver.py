@@ -20,6 +20,7 @@ from queues.event_writer import EventWriter
 from queues.order import Rules
 from queues.pressure_board import PressureBoard
 from queues.redis import open_redis
+from queues.similar.embedder import open_embedder
 from queues.similar.feed import AnswerFeed
 from queues.similar.index import AnswerIndex
 from workers.deliveries import Delivery
@@ -157,7 +158,8 @@ class Dispatcher:
     def _open_answers(self, namespace: str) -> AnswerFeed:
         settings = self._settings.answers
         index = AnswerIndex(self._redis, namespace=namespace, settings=settings)
-        return AnswerFeed(index, settings, {model.name: model.revision for model in self._models})
+        revisions = {model.name: model.revision for model in self._models}
+        return AnswerFeed(index, settings, revisions, open_embedder(settings.embedder))
 
     def _cancel_for(self, delivery: Delivery, *, then: tuple[Desk, Run] | None = None) -> None:
         async def cancel() -> None:

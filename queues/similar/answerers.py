@@ -1,5 +1,6 @@
 """Answers from the index: the same request's at any time, a similar question's under pressure."""
 
+import asyncio
 from dataclasses import replace
 from typing import Final
 
@@ -9,9 +10,10 @@ from models.degradation import Degradation, Level
 from models.repositories.submission import NewJob, ReadyAnswer
 from queues.answerers import Question
 from queues.similar.asked import Asked, asked
+from queues.similar.embedder import Embedder, cosine, unpacked
 from queues.similar.index import AnswerIndex, KeptAnswer
 
-# The default matcher knows two cases: the same words in the same order, or nothing.
+# The same words in the same order.
 SAME_WORDS: Final = 1.0
 
 
@@ -41,27 +43,50 @@ class ExactAnswerer:
 
 
 class SimilarAnswerer:
-    """The recent answer to the same question in other wording: the same words in the same order."""
+    """The recent answer to the same question in other words.
+
+    Without an embedder the same words in the same order; with one, also what it calls alike and has the same
+    content words.
+    """
 
     level = Level.SIMILAR
 
-    def __init__(self, index: AnswerIndex, catalogue: Catalogue, settings: AnswerSettings) -> None:
+    def __init__(
+        self,
+        index: AnswerIndex,
+        catalogue: Catalogue,
+        settings: AnswerSettings,
+        embedder: Embedder | None = None,
+    ) -> None:
         self._index = index
         self._catalogue = catalogue
         self._min_similarity = settings.min_similarity
+        self._embedder = embedder
 
     async def answer(self, question: Question) -> ReadyAnswer | None:
         wanted = question.terms.min_similarity
+        least = self._min_similarity if wanted is None else wanted
         said = _said(question.job, self._catalogue)
-        if said is None or not said.may_be_similar:
+        if said is None or not said.may_be_similar or least > SAME_WORDS:
             return None
-        if (self._min_similarity if wanted is None else wanted) > SAME_WORDS:
-            return None
-        kept = await self._index.find(question.job.tenant_id, f"{said.scope}:{said.words}")
+        kept, similarity = await self._index.find(question.job.tenant_id, said.by_words), SAME_WORDS
+        if kept is None and self._embedder is not None:
+            kept = await self._index.find(question.job.tenant_id, said.by_meaning)
+            similarity = await _alike(self._embedder, said.question, kept)
         # An answer longer than this caller asked for is not what he asked for.
         if kept is None or kept.completion_tokens > (said.max_tokens or kept.completion_tokens):
             return None
-        return _ready(question, kept, level=Level.SIMILAR, reason=question.reason)
+        if similarity < least:
+            return None
+        return _ready(
+            question, kept, level=Level.SIMILAR, reason=question.reason, similarity=round(similarity, 3)
+        )
+
+
+async def _alike(embedder: Embedder, question: str, kept: KeptAnswer | None) -> float:
+    if kept is None or kept.vector is None:
+        return 0.0
+    return cosine(await asyncio.to_thread(embedder.embed, question), unpacked(kept.vector))
 
 
 def _said(job: NewJob, catalogue: Catalogue) -> Asked | None:
@@ -71,7 +96,9 @@ def _said(job: NewJob, catalogue: Catalogue) -> Asked | None:
     return asked(job.request, model=job.model, revision=catalogue.get(job.model).revision)
 
 
-def _ready(question: Question, kept: KeptAnswer, *, level: Level, reason: str) -> ReadyAnswer:
-    label = Degradation(level, level.label, reason, similarity=SAME_WORDS, source_job_id=kept.job_id)
+def _ready(
+    question: Question, kept: KeptAnswer, *, level: Level, reason: str, similarity: float = SAME_WORDS
+) -> ReadyAnswer:
+    label = Degradation(level, level.label, reason, similarity=similarity, source_job_id=kept.job_id)
     answer = question.answer(kept.output["text"], reasoning=kept.output.get("reasoning"))
     return replace(answer, degradation=label)

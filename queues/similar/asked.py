@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import orjson
 
+from queues.similar.meaning import meaning
 from queues.similar.text import canonical
 
 # What changes where an answer goes or when it is made, and never what it says.
@@ -18,14 +19,17 @@ _PROMPT: Final = frozenset({"prompt", "messages", "max_tokens"})
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """Digests: of the whole request, of everything but the question, and of the question's words.
+    """Digests: of the whole request, of everything but the question, and of the question's words and meaning.
 
-    `words` is None where there is nothing to compare. `opted` is the caller's own word on the cache.
+    `words` and `meaning` are None where there is nothing to compare. `opted` is the caller's own word on the
+    cache.
     """
 
     exact: str
     scope: str
     words: str | None
+    meaning: str | None
+    question: str
     max_tokens: int | None
     is_repeatable: bool
     opted: bool | None
@@ -39,6 +43,16 @@ class Asked:
     def may_be_similar(self) -> bool:
         return self.opted is not False and self.words is not None
 
+    @property
+    def by_words(self) -> str:
+        """What finds the answers to these words."""
+        return f"{self.scope}:{self.words}"
+
+    @property
+    def by_meaning(self) -> str:
+        """What finds the answers to questions that a model may call alike."""
+        return f"{self.scope}:~{self.meaning}"
+
 
 def asked(request: Mapping[str, Any], *, model: str, revision: str) -> Asked:
     """Of a request as it is kept with its job."""
@@ -50,6 +64,8 @@ def asked(request: Mapping[str, Any], *, model: str, revision: str) -> Asked:
         exact=_digest([model, revision, said]),
         scope=_digest([model, revision, before, policy]),
         words=_digest(words) if words else None,
+        meaning=_digest(meaning(words)) if words else None,
+        question=question,
         max_tokens=said.get("max_tokens"),
         is_repeatable=said.get("temperature") == 0,
         opted=request.get("cache"),

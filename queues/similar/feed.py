@@ -13,6 +13,7 @@ from models.lifecycle import Status
 from models.views import JobView
 from queues.redis import REDIS_DOWN
 from queues.similar.asked import asked
+from queues.similar.embedder import Embedder, packed
 from queues.similar.index import AnswerIndex, Entry, KeptAnswer
 
 logger = get_logger(__name__)
@@ -23,7 +24,14 @@ _WAITING: Final = 1000
 class AnswerFeed:
     """`offer` returns at once; a task writes what came, many in one round trip."""
 
-    def __init__(self, index: AnswerIndex, settings: AnswerSettings, revisions: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        index: AnswerIndex,
+        settings: AnswerSettings,
+        revisions: Mapping[str, str],
+        embedder: Embedder | None = None,
+    ) -> None:
+        self._embedder = embedder
         self._index = index
         self._settings = settings
         self._revisions = revisions
@@ -54,7 +62,7 @@ class AnswerFeed:
             while not self._waiting.empty():
                 group.append(self._waiting.get_nowait())
             try:
-                found = [self._entry(view, request) for view, request in group]
+                found = [await self._entry(view, request) for view, request in group]
                 await self._index.put([entry for entry in found if entry is not None])
             except REDIS_DOWN as error:
                 logger.debug("answers_not_kept", answers=len(group), reason=type(error).__name__)
@@ -65,20 +73,24 @@ class AnswerFeed:
                 for _ in group:
                     self._waiting.task_done()
 
-    def _entry(self, view: JobView, request: dict[str, Any]) -> Entry | None:
+    async def _entry(self, view: JobView, request: dict[str, Any]) -> Entry | None:
         said = asked(request, model=view.model, revision=self._revisions.get(view.model, ""))
         digests = []
         if said.may_be_exact:
             digests.append(said.exact)
+        vector = None
         if said.may_be_similar:
-            digests.append(f"{said.scope}:{said.words}")
+            digests.append(said.by_words)
+            if self._embedder is not None:
+                digests.append(said.by_meaning)
+                vector = packed(await asyncio.to_thread(self._embedder.embed, said.question))
         if not digests:
             return None
         lifetime = self._settings.keep.total_seconds()
         if view.expires_at is not None:
             lifetime = min(lifetime, (view.expires_at - datetime.now(UTC)).total_seconds())
         tokens = (view.usage or {}).get("completion_tokens", 0)
-        answer = KeptAnswer(view.id, view.tenant_id, view.output or {}, tokens)
+        answer = KeptAnswer(view.id, view.tenant_id, view.output or {}, tokens, vector)
         return Entry(answer, tuple(digests), lifetime)
 
 

@@ -24,12 +24,13 @@ _LARGEST: Final = 65_536  # bytes; a longer answer is not kept
 
 @dataclass(frozen=True, slots=True)
 class KeptAnswer:
-    """An answer of full quality, and the job that it was made for."""
+    """An answer of full quality, and the job that it was made for; `vector` is its question's, packed."""
 
     job_id: str
     tenant_id: str
     output: dict[str, Any]
     completion_tokens: int
+    vector: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

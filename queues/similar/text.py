@@ -33,6 +33,9 @@ _TOKEN: Final = re.compile(
 )
 
 
+_NUMBERED: Final = re.compile(r"([^\W\d_]{3,})(\d+)")
+
+
 class Word(NamedTuple):
     """`text` is folded, `raw` as it was written; `after` is the punctuation that follows."""
 
@@ -110,6 +113,10 @@ def _is_mere_punctuation(text: str, at: int) -> bool:
 
 
 def _expanded(raw: str, *, glued: bool) -> list[Word]:
+    numbered = _NUMBERED.fullmatch(raw)
+    if numbered:  # "iPhone15" is "iPhone 15"; a1 and mp3 are words of their own
+        name, number = numbered.groups()
+        return [*_expanded(name, glued=glued), Word(number, number, "", is_glued=True)]
     low = raw.lower()
     long = words.CONTRACTED.get(low) or _expand_ending(low)
     if long is None:
