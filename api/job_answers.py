@@ -1,6 +1,8 @@
 """A job as an HTTP answer: body, status, and the headers that every such answer carries."""
 
-from datetime import timedelta
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any
 
 import orjson
@@ -18,8 +20,17 @@ from models.degradation import level_of
 from models.lifecycle import Status
 from models.repositories import outbox
 from models.views import JobView
+from queues.policy.admission import starts_in
 
 _POSITIONS = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a job stands in its queue, and when it is thought to start; None where nobody can say."""
+
+    position: int
+    starts_at: datetime | None
 
 
 def json_answer(document: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
@@ -35,27 +46,32 @@ def job_headers(view: JobView) -> dict[str, str]:
     return {"X-Job-Id": view.id, "X-Degradation-Level": str(level_of(view.degradation)), "ETag": etag(view)}
 
 
-def render(request: Request, view: JobView, *, position: int | None = None) -> dict[str, Any]:
-    """Without the place in the queue, so without a query."""
+def render(
+    request: Request,
+    view: JobView,
+    *,
+    position: int | None = None,
+    starts_at: datetime | None = None,
+) -> dict[str, Any]:
+    """Makes no query: where the place in the queue is not given, the estimate of the admission stands."""
     settings = parts_of(request).settings
-    base = base_url(request, settings.api.public_url)
-    return render_job(view, base=base, max_attempts=settings.worker.max_attempts, position=position)
+    return render_job(
+        view,
+        base=base_url(request, settings.api.public_url),
+        max_attempts=settings.worker.max_attempts,
+        position=position,
+        starts_at=starts_at,
+    )
+
+
+async def render_all(request: Request, views: Sequence[JobView]) -> list[dict[str, Any]]:
+    """With the place in the queue of each that waits."""
+    places = await _places(parts_of(request), views)
+    return [render(request, view, **_shown(places.get(view.id))) for view in views]
 
 
 async def answer_job(request: Request, view: JobView, *, after: BackgroundTask | None = None) -> Response:
-    parts = parts_of(request)
-    position = await _position(parts, view)
-    rate = None
-    if position is not None:
-        rate = await parts.hot.rate(view.model, view.service_class)
-    document = render_job(
-        view,
-        base=base_url(request, parts.settings.api.public_url),
-        max_attempts=parts.settings.worker.max_attempts,
-        position=position,
-        starts_in=timedelta(seconds=position / rate) if position is not None and rate else None,
-        now=parts.clock.now(),
-    )
+    [document] = await render_all(request, [view])
     answer = json_answer(document, headers=job_headers(view))
     answer.background = after
     return answer
@@ -79,14 +95,28 @@ def outcome(request: Request, index: int, told: JobView | BaseException) -> dict
     return {"index": index, "status": problem.status, "job": None, "error": body}
 
 
-async def _position(parts: Parts, view: JobView) -> int | None:
-    if view.status is not Status.QUEUED:
-        return None
+def _shown(place: Place | None) -> dict[str, Any]:
+    return {} if place is None else {"position": place.position, "starts_at": place.starts_at}
+
+
+async def _places(parts: Parts, views: Sequence[JobView]) -> dict[str, Place]:
+    """Of those that wait and are not too far behind. The estimate is the one that admission makes."""
+    waiting = [view for view in views if view.status is Status.QUEUED]
+    if not waiting:
+        return {}
     try:
         async with parts.database.read() as connection:
-            return await outbox.position(connection, view, limit=_POSITIONS)
+            found = await outbox.ahead(connection, waiting, limit=_POSITIONS)
     except StoreUnavailable:
-        return None
+        return {}
+    now, places = parts.clock.now(), {}
+    for view in waiting:
+        if (ahead := found.get(view.id)) is not None:
+            verdict = parts.board.verdict(view.model)
+            seconds = starts_in(verdict, service_class=view.service_class, ahead=ahead.tokens)
+            starts_at = now + timedelta(seconds=seconds) if seconds is not None else None
+            places[view.id] = Place(ahead.jobs, starts_at)
+    return places
 
 
 def answer_submitted(

@@ -10,3 +10,11 @@ class Waiting:
     jobs: int
     tokens: int
     oldest: float
+
+
+@dataclass(frozen=True, slots=True)
+class Ahead:
+    """Jobs and tokens of the same model and class that came before a job that waits."""
+
+    jobs: int
+    tokens: int

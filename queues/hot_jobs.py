@@ -48,11 +48,6 @@ class HotJobs:
         except REDIS_DOWN as error:
             raise EventsUnavailable("the copy in Redis cannot be erased now; delete the job again") from error
 
-    async def rate(self, model: str, service_class: str) -> float | None:
-        """Jobs per second that were finished lately; None where nothing was measured."""
-        rates = await self._all_rates()
-        return rates.get(f"{model}/{service_class}")
-
     def last_total_rate(self) -> float | None:
         """As far as known now; looks for a newer one in the background."""
         if time.monotonic() >= self._rates_until and (self._refresh is None or self._refresh.done()):

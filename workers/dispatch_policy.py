@@ -22,6 +22,8 @@ class DispatchPolicy:
     def ask(self, claim: Claim) -> Claim:
         """The claim as it is run: with the label of a truncated answer where the level says so now."""
         job, request = claim.view, claim.request
+        # At what it waited for, cut short or not: the rate says how fast the queue is eaten.
+        self._board.note_started(job.model, job.service_class, claim.cost)
         asked = request.get("max_tokens") or 0
         if job.degradation is None:
             cut = truncate(
@@ -35,7 +37,6 @@ class DispatchPolicy:
             if cut is not None and cut.max_tokens is not None:
                 cost = max(1, claim.cost - asked + cut.max_tokens)
                 claim = replace(claim, view=replace(job, degradation=cut.document()), cost=cost)
-        self._board.note_started(job.model, job.service_class, claim.cost)
         return claim
 
     def note_ended(self, view: JobView) -> None:

@@ -1,13 +1,15 @@
 """What a desk counts: once for each group it claims and each job it ends, never for a token."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 from core import metrics
 from models.degradation import Level, level_of
 from models.lifecycle import Status
 from models.repositories.execution import Claim, Ending
 from models.views import JobView
+
+_LONG_WAIT: Final = 1.0  # seconds
 
 
 class DeskMeter:
@@ -25,8 +27,19 @@ class DeskMeter:
         self._claim_seconds.observe(seconds)
         if claims:
             self._group.observe(len(claims))
+        for claim in claims:
+            self._judge_estimate(claim.view)
         if asked > len(claims):
             self._not_claimed.inc(asked - len(claims))
+
+    def _judge_estimate(self, job: JobView) -> None:
+        """Of a short wait, a fifth is less than the time of one reading."""
+        if job.estimated_start_at is None or job.started_at is None or job.attempt > 1:
+            return
+        waited = (job.started_at - job.created_at).total_seconds()
+        if waited >= _LONG_WAIT:
+            error = abs((job.started_at - job.estimated_start_at).total_seconds())
+            metrics.START_ERROR.labels(self.model, job.service_class).observe(error / waited)
 
     def ended(self, job: JobView, ending: Ending) -> None:
         """The ending was recorded as this attempt's."""

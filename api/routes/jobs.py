@@ -9,7 +9,7 @@ from api.cancelling import cancel_jobs
 from api.dependencies import JobsCaller, parts_of
 from api.headers import MAX_WAIT, matches
 from api.intake import check_deadline
-from api.job_answers import answer_job, etag, job_headers, json_answer, outcome, render
+from api.job_answers import answer_job, etag, job_headers, json_answer, outcome, render_all
 from api.json_body import read_json
 from api.routes.job_ids import JobId
 from api.schemas.admin_read import render_timeline
@@ -58,7 +58,7 @@ async def list_jobs(  # noqa: PLR0913, PLR0917 - the filters of the contract
     return json_answer(
         {
             "object": "list",
-            "data": [render(request, view) for view in views],
+            "data": await render_all(request, views),
             "first_id": views[0].id if views else None,
             "last_id": views[-1].id if views else None,
             "has_more": has_more,

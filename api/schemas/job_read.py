@@ -1,6 +1,6 @@
 """What callers are told. The models are the contract; `render_job` makes the same without validating."""
 
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -142,11 +142,9 @@ def render_job(
     base: str,
     max_attempts: int,
     position: int | None = None,
-    starts_in: timedelta | None = None,
-    now: datetime | None = None,
+    starts_at: datetime | None = None,
 ) -> dict[str, Any]:
     is_queued = view.status is Status.QUEUED
-    starts_at = now + starts_in if now is not None and starts_in is not None else view.estimated_start_at
     url = f"{base}/v1/jobs/{view.id}"
     return {
         "id": view.id,
@@ -166,7 +164,9 @@ def render_job(
         "follow_up": view.follow_up,
         "follow_up_of": view.follow_up_of,
         "batch_id": view.batch_id,
-        "queue": {"position": position, "estimated_start_at": starts_at} if is_queued else None,
+        "queue": {"position": position, "estimated_start_at": starts_at or view.estimated_start_at}
+        if is_queued
+        else None,
         "attempt": {
             "number": view.attempt,
             "max": max_attempts,

@@ -52,6 +52,7 @@ Metric = TypeVar("Metric", bound=MetricWrapperBase)
 # Seconds. A cached answer takes a millisecond, a long one on a busy platform a quarter of an hour.
 _TIMES: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900)
 _BYTES: Final = tuple(256 * 4**power for power in range(9))  # 256 B to 16 MiB
+_ERRORS: Final = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 0.75, 1, 2, 5)
 _GROUPS: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 
 
@@ -225,6 +226,13 @@ DISPATCH_GROUP: Final = histogram(
 )
 CLAIM_SECONDS: Final = histogram(
     "penstock_claim_seconds", "Time of the transaction that claims a group of jobs.", ("model",), by=_WORKER
+)
+START_ERROR: Final = histogram(
+    "penstock_start_estimate_error_ratio",
+    "How far the estimated start was from the real one, by the real wait; of jobs that waited a second.",
+    ("model", "service_class"),
+    by=_WORKER,
+    buckets=_ERRORS,
 )
 NOT_CLAIMED: Final = counter(
     "penstock_jobs_not_claimed_total",

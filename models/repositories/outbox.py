@@ -22,7 +22,7 @@ from models.dialect import Now, skip_locked
 from models.membership import Among, PairAmong
 from models.tables import Outbox
 from models.views import JobView
-from models.waiting import Waiting
+from models.waiting import Ahead, Waiting
 
 _outbox: Final[Table] = Outbox.__table__  # type: ignore[assignment]
 SEPARATOR: Final = "\x1f"
@@ -258,19 +258,36 @@ async def remove(connection: AsyncConnection, job_ids: Sequence[str]) -> None:
         await connection.execute(delete(_outbox).where(Among(_outbox.c.job_id, job_ids)))
 
 
-async def position(connection: AsyncConnection, job: JobView, *, limit: int) -> int | None:
-    """How many of the same model and class came before, counted no further than `limit`; None beyond it."""
-    earlier = (
-        select(literal(1))
-        .select_from(_outbox)
+async def ahead(connection: AsyncConnection, jobs: Sequence[JobView], *, limit: int) -> dict[str, Ahead]:
+    """What of the same model and class came before each job, for those among the first `limit` that wait."""
+    kinds = defaultdict(list)
+    for job in jobs:
+        kinds[job.model, job.service_class].append(job.id)
+    found: dict[str, Ahead] = {}
+    for (model, service_class), job_ids in kinds.items():
+        rows = await connection.execute(_places(model, service_class, job_ids, limit))
+        found |= {row.job_id: Ahead(row.place - 1, int(row.tokens) - row.cost) for row in rows}
+    return found
+
+
+def _places(model: str, service_class: str, job_ids: Sequence[str], limit: int) -> Select[Any]:
+    order = (_outbox.c.created_at, _outbox.c.job_id)
+    first = (
+        select(_outbox.c.job_id, _outbox.c.cost, _outbox.c.created_at)
         .where(
-            _outbox.c.model == job.model,
-            _outbox.c.service_class == job.service_class,
-            _outbox.c.created_at < job.created_at,
+            _outbox.c.model == model,
+            _outbox.c.service_class == service_class,
             _outbox.c.state != "scheduled",
         )
+        .order_by(*order)
         .limit(limit + 1)
         .subquery()
     )
-    found = (await connection.execute(select(func.count()).select_from(earlier))).scalar_one()
-    return found if found <= limit else None
+    came = (first.c.created_at, first.c.job_id)
+    placed = select(
+        first.c.job_id,
+        first.c.cost,
+        func.row_number().over(order_by=came).label("place"),
+        func.sum(first.c.cost).over(order_by=came).label("tokens"),
+    ).subquery()
+    return select(placed).where(Among(placed.c.job_id, job_ids))

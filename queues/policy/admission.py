@@ -35,13 +35,24 @@ class Demand:
 
 
 def predicted_wait(verdict: Verdict | None, demand: Demand) -> float | None:
-    """Seconds until the job would start: the tokens ahead of it at the measured rate. None: unknown."""
-    if verdict is None:
+    """Seconds until a job that came now would start. None: unknown."""
+    reading = verdict.pressure.classes.get(demand.service_class) if verdict is not None else None
+    if reading is None:
         return None
-    reading = verdict.pressure.classes.get(demand.service_class)
-    if reading is None or reading.rate is None or reading.rate <= 0:
-        return reading.wait if reading is not None else None
-    return (reading.wait or 0.0) + demand.ahead / reading.rate
+    return starts_in(verdict, service_class=demand.service_class, ahead=reading.tokens + demand.ahead)
+
+
+def starts_in(verdict: Verdict | None, *, service_class: str, ahead: int) -> float | None:
+    """Seconds until so many tokens of a class have started, at the measured rate. None: unknown.
+
+    Whoever tells a caller or decides when a job starts, asks this.
+    """
+    reading = verdict.pressure.classes.get(service_class) if verdict is not None else None
+    if reading is None:
+        return None
+    if not reading.rate:
+        return None if ahead else 0.0
+    return ahead / reading.rate
 
 
 def refuse(verdict: Verdict | None, demand: Demand) -> QueueFull | None:

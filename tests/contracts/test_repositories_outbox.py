@@ -7,6 +7,7 @@ from models.dialect import Database
 from models.repositories import outbox
 from models.repositories.outbox import WaitingRow, lane
 from models.repositories.submission import NewJob
+from models.waiting import Ahead
 from tests.contracts.stores import (
     OUTBOX,
     accept,
@@ -213,20 +214,22 @@ async def test_everything_released_is_taken_back_at_once(database: Database) -> 
     assert await states(database) == {released.id: "waiting", scheduled.id: "scheduled"}
 
 
-async def test_the_position_counts_earlier_jobs_of_the_same_model_and_class(database: Database) -> None:
-    earlier = [await queued(database, created_at=ago(hours=hour), tenant_id="b") for hour in (3, 2)]
-    job = await queued(database, created_at=ago(hours=1))
-    await queued(database)
+async def test_ahead_of_a_job_is_what_of_its_model_and_class_came_before(database: Database) -> None:
+    earlier = [
+        await queued(database, created_at=ago(hours=hour), tenant_id="b", cost=100 * hour) for hour in (3, 2)
+    ]
+    job = await queued(database, created_at=ago(hours=1), cost=7)
+    last = await queued(database)
     await queued(database, created_at=ago(hours=2), service_class="premium")
     await queued(database, created_at=ago(hours=2), model="big")
     await queued(database, created_at=ago(hours=2), not_before=now() + timedelta(hours=1))
     await release(database, earlier[0])
-    view = await read(database, job.id)
+    views = [await read(database, one.id) for one in (job, last)]
 
     async with database.read() as connection:
-        found = [await outbox.position(connection, view, limit=limit) for limit in (9, 2, 1)]
+        found = [await outbox.ahead(connection, views, limit=limit) for limit in (9, 2, 1)]
 
-    assert found == [2, 2, None]
+    assert found == [{job.id: Ahead(2, 500), last.id: Ahead(3, 507)}, {job.id: Ahead(2, 500)}, {}]
 
 
 async def test_a_cancelled_job_does_not_wait(database: Database) -> None:

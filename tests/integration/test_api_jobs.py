@@ -317,16 +317,3 @@ async def test_a_stranger_is_turned_away(app: FastAPI, headers: dict[str, str]) 
     assert answer.status_code == 401
     assert answer.headers["www-authenticate"] == "Bearer"
     assert answer.headers["content-type"] == "application/problem+json"
-
-
-async def test_the_start_is_estimated_where_a_rate_was_measured(
-    api_client: httpx.AsyncClient, redis: Any, settings: Settings
-) -> None:
-    await redis.set(f"{settings.broker.namespace}:rates", '{"default/standard": 2.0}')
-    await submitted(api_client)
-    job = await submitted(api_client)
-
-    answer = await api_client.get(f"/v1/jobs/{job['id']}")
-
-    assert answer.json()["queue"]["position"] == 1
-    assert answer.json()["queue"]["estimated_start_at"]

@@ -1,15 +1,17 @@
 """Degraded answers through the API: what is told to whom, on both profiles."""
 
 import time
-from datetime import timedelta
+from datetime import datetime, timedelta
+from typing import Any
 
 import httpx
+import pytest
 from fastapi import FastAPI
 
 from models.degradation import Degradation, Level
 from models.repositories.submission import ReadyAnswer
 from queues.answerers import Question, first_answer
-from queues.policy.pressure import Pressure
+from queues.policy.pressure import Pressure, Reading
 from queues.policy.state import State, Verdict
 from tests.contracts.stores import new_job, now
 
@@ -58,6 +60,30 @@ async def test_nobody_pins_a_model_that_is_not_served(api_client: httpx.AsyncCli
     answer = await api_client.put("/v1/admin/degradation/nobody", json={"level": 2, "expires_in": "15m"})
 
     assert answer.status_code == 404
+
+
+async def test_admission_poll_and_list_tell_one_estimate(api_client: httpx.AsyncClient, app: FastAPI) -> None:
+    body = {"prompt": "How are you?", "max_tokens": 100}
+    first = (await api_client.post("/v1/jobs", json=body)).json()
+    cost = len(body["prompt"]) + 100  # at least: the template's overhead is added
+    reading = Reading(jobs=1, tokens=cost, rate=cost / 60, wait=60.0)
+    board = app.state.parts.board
+    board._verdicts = {"default": Verdict(State(), Pressure(at=time.time(), classes={"standard": reading}))}
+    board._ahead.clear()
+
+    job = (await api_client.post("/v1/jobs", json=body)).json()
+    polled = (await api_client.get(f"/v1/jobs/{job['id']}")).json()
+    listed = {one["id"]: one for one in (await api_client.get("/v1/jobs")).json()["data"]}
+
+    def seconds(one: dict[str, Any]) -> float:
+        start = datetime.fromisoformat(one["queue"]["estimated_start_at"])
+        return (start - datetime.fromisoformat(one["created_at"])).total_seconds()
+
+    assert seconds(job) == pytest.approx(60, abs=2)
+    assert seconds(polled) == pytest.approx(seconds(job), rel=0.3)
+    assert seconds(listed[job["id"]]) == pytest.approx(seconds(polled), abs=2)
+    assert (polled["queue"]["position"], listed[job["id"]]["queue"]["position"]) == (1, 1)
+    assert listed[first["id"]]["queue"]["position"] == 0
 
 
 async def test_a_ready_answer_is_a_finished_job_from_its_first_moment(

@@ -144,7 +144,7 @@ def test_bulk_and_batches_refuse_everything_unless_they_say_otherwise() -> None:
 
 
 def verdict_of(wait: float, **state: object) -> Verdict:
-    classes = {"standard": Reading(jobs=10, tokens=1000, rate=100.0, wait=wait)}
+    classes = {"standard": Reading(jobs=10, tokens=round(100 * wait), rate=100.0, wait=wait)}
     return Verdict(State(**state), Pressure(at=0.0, classes=classes))  # type: ignore[arg-type]
 
 

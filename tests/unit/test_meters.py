@@ -104,6 +104,25 @@ def test_a_group_is_counted_as_one_and_what_was_not_claimed_apart() -> None:
     assert growth.since() == [1, 3, 2]
 
 
+@pytest.mark.parametrize(
+    ("waited", "promised", "counted"), [(10.0, 8.0, [1, 0.2]), (10.0, None, [0, 0]), (0.9, 0.0, [0, 0])]
+)
+def test_an_estimated_start_is_judged_at_the_claim_where_the_wait_was_long(
+    waited: float, promised: float | None, counted: list[float]
+) -> None:
+    name, kind = "penstock_start_estimate_error_ratio", {"model": "m", "service_class": "standard"}
+    growth = Growth((f"{name}_count", kind), (f"{name}_sum", kind))
+    view = replace(
+        VIEW,
+        started_at=NOW + timedelta(seconds=waited),
+        estimated_start_at=None if promised is None else NOW + timedelta(seconds=promised),
+    )
+
+    DeskMeter("m").claimed([Claim(view, {}, None, 10)], asked=1, seconds=0.01)
+
+    assert growth.since() == counted
+
+
 def new_job(service_class: str, cost: int) -> NewJob:
     return NewJob(
         id="job_1",
