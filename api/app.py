@@ -14,15 +14,18 @@ from api.meter import RequestMeter
 from api.middleware import BodyLimit, RequestContext
 from api.routes import (
     answers_admin,
+    console,
     dead_letters,
     degradation,
     events,
     files,
     health,
     jobs,
+    jobs_admin,
     limits_admin,
     models_admin,
     openai,
+    overview,
     submission,
     templates_admin,
     usage,
@@ -107,6 +110,9 @@ def create_app(
         answers_admin.router,
         templates_admin.router,
         usage.router,
+        overview.router,
+        jobs_admin.router,
+        console.router,
         health.router,
     ):
         app.include_router(router)
@@ -142,6 +148,7 @@ def _lifespan(parts: Parts, *, owns: bool) -> Callable[[FastAPI], AbstractAsyncC
             yield
         finally:
             await parts.board.close()
+            await parts.overviews.feed.close()
             await parts.reader.drain()
             await parts.submission.close()
             await parts.notices.close()

@@ -1,14 +1,15 @@
-"""Who asks: verifies API keys, and remembers them for a moment."""
+"""Who asks: verifies API keys and the console's sessions, and remembers keys for a moment."""
 
 import asyncio
 from collections import OrderedDict
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final
 
 from pydantic import SecretStr
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from api import sessions
 from core.clock import Clock
 from core.errors import Forbidden, StoreUnavailable, Unauthenticated
 from models.dialect import Database
@@ -69,6 +70,28 @@ class KeyRing:
         row = await self._find(key_id)
         if row is None or not is_secret_of(row, secret, self._pepper) or self._is_over(row):
             raise Unauthenticated("This API key is unknown, expired or revoked.")
+        return self._caller(row)
+
+    async def open_session(self, caller: Caller, expires_at: datetime) -> str:
+        """A cookie for the console that stands for the caller's key. Raises `Unauthenticated`."""
+        row = await self._find(caller.key_id)
+        if row is None:
+            raise Unauthenticated("This API key is unknown, expired or revoked.")
+        return sessions.sign(row, expires_at, self._pepper)
+
+    async def verify_session(self, token: str) -> Caller:
+        """As `verify`, for the console's cookie: a revoked key ends its sessions."""
+        session = sessions.parse(token)
+        row = None
+        if session is not None and session.expires_at > self._clock.now():
+            row = await self._find(session.key_id)
+        if session is None or row is None or not sessions.is_signed_by(session, row, self._pepper):
+            raise Unauthenticated("The session has ended: sign in again.")
+        if self._is_over(row):
+            raise Unauthenticated("The session has ended: sign in again.")
+        return self._caller(row)
+
+    def _caller(self, row: KeyRow) -> Caller:
         scopes, best = frozenset(row.scopes), ServiceClass(row.max_class)
         return Caller(row.tenant_id, row.id, scopes, best, self._bounds.get(row.id, NO_BOUNDS))
 

@@ -6,8 +6,10 @@ from typing import Annotated
 from fastapi import Depends, Request
 from redis.asyncio import Redis
 
+from api import sessions
 from api.auth import Caller, KeyRing
 from api.limits import Door, default_bounds
+from api.overview import Overviews
 from core.clock import Clock
 from core.settings import Settings
 from models.catalogue import Catalogue
@@ -23,6 +25,7 @@ from queues.hot_jobs import HotJobs
 from queues.job_reader import JobReader
 from queues.limits.quota import Quota
 from queues.limits.rates import RateLimits
+from queues.observer import Observer
 from queues.pressure_board import PressureBoard
 from queues.prompts import PromptMeter
 from queues.similar.answerers import ExactAnswerer, SimilarAnswerer
@@ -60,6 +63,7 @@ class Parts:
     embedder: Embedder | None
     admission: Admission
     files: Files
+    overviews: Overviews
 
 
 def assemble(
@@ -114,6 +118,7 @@ def assemble(
         embedder=embedder,
         admission=_admission(settings, board, who, catalogue, clock),
         files=Files(database, open_storage(settings.storage), settings.storage),
+        overviews=Overviews(database, Observer(database, redis, settings, ()), hot, catalogue.names),
     )
 
 
@@ -122,6 +127,7 @@ def with_catalogue(parts: Parts, catalogue: Catalogue) -> Parts:
     templates = _templates(parts.settings, parts.database)
     who = answerers(parts.settings, parts.answers, templates, catalogue, parts.embedder)
     admission = _admission(parts.settings, parts.board, who, catalogue, parts.clock)
+    parts.overviews.models = catalogue.names
     return replace(parts, catalogue=catalogue, templates=templates, admission=admission)
 
 
@@ -167,7 +173,9 @@ def parts_of(request: Request) -> Parts:
 
 async def authenticate(request: Request) -> Caller:
     """Before a body is read: strangers do not make us hold a megabyte."""
-    return await parts_of(request).keys.verify(request.headers.get("authorization"))
+    parts, given = parts_of(request), request.headers.get("authorization")
+    token = sessions.token_of(request, parts.settings.api.public_url) if given is None else None
+    return await (parts.keys.verify(given) if token is None else parts.keys.verify_session(token))
 
 
 async def jobs_caller(request: Request) -> Caller:

@@ -66,7 +66,7 @@ def render(
 
 async def render_all(request: Request, views: Sequence[JobView]) -> list[dict[str, Any]]:
     """With the place in the queue of each that waits."""
-    places = await _places(parts_of(request), views)
+    places = await places_of(parts_of(request), views)
     return [render(request, view, **_shown(places.get(view.id))) for view in views]
 
 
@@ -99,7 +99,7 @@ def _shown(place: Place | None) -> dict[str, Any]:
     return {} if place is None else {"position": place.position, "starts_at": place.starts_at}
 
 
-async def _places(parts: Parts, views: Sequence[JobView]) -> dict[str, Place]:
+async def places_of(parts: Parts, views: Sequence[JobView]) -> dict[str, Place]:
     """Of those that wait and are not too far behind. The estimate is the one that admission makes."""
     waiting = [view for view in views if view.status is Status.QUEUED]
     if not waiting:

@@ -15,6 +15,7 @@ from api.schemas import (
     job_read,
     limits_change,
     openai_read,
+    overview_read,
     templates,
     usage_read,
     webhook_create,
@@ -71,6 +72,9 @@ _MODELS: Final[list[tuple[type[BaseModel], JsonSchemaMode]]] = [
     (templates.TemplateTry, "validation"),
     (templates.TemplateList, "serialization"),
     (templates.TemplateMatch, "serialization"),
+    (overview_read.OverviewRead, "serialization"),
+    (overview_read.JobStanding, "serialization"),
+    (overview_read.JobGlimpsePage, "serialization"),
 ]
 
 _TEXT: Final[dict[str, Any]] = {"type": "string"}

@@ -32,6 +32,7 @@ class Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket] | None = None) -> None:
         app: FastAPI = self.config.app  # type: ignore[assignment]
+        await app.state.parts.overviews.feed.close()
         await app.state.parts.reader.drain()
         await super().shutdown(sockets)
 

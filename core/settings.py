@@ -24,6 +24,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from core.batch_settings import StorageSettings
+from core.console_settings import ConsoleSettings
 from core.errors import ConfigurationMistake
 from core.http_settings import CompressionSettings
 from core.overload_settings import OverloadSettings
@@ -420,6 +421,7 @@ class Settings(BaseSettings):
     limits: LimitSettings = LimitSettings()
     answers: AnswerSettings = AnswerSettings()
     complexity: ComplexitySettings = ComplexitySettings()
+    console: ConsoleSettings = ConsoleSettings()
     flower: FlowerSettings = FlowerSettings()
     log: LogSettings = LogSettings()
     metrics: MetricsSettings = MetricsSettings()

@@ -51,10 +51,11 @@ class HotJobs:
     def last_total_rate(self) -> float | None:
         """As far as known now; looks for a newer one in the background."""
         if time.monotonic() >= self._rates_until and (self._refresh is None or self._refresh.done()):
-            self._refresh = asyncio.create_task(self._all_rates())
+            self._refresh = asyncio.create_task(self.rates())
         return sum(self._rates.values()) or None
 
-    async def _all_rates(self) -> dict[str, float]:
+    async def rates(self) -> dict[str, float]:
+        """Jobs per second that were finished lately, by `model/class`; what was not measured is missing."""
         if time.monotonic() >= self._rates_until:
             self._rates_until = time.monotonic() + _RATES_FRESH
             document = await self._ask(lambda: self._redis.get(self._names.rates))

@@ -53,6 +53,11 @@ async def held(connection: AsyncConnection) -> frozenset[str]:
     return frozenset((await connection.execute(select(_holds.c.model))).scalars())
 
 
+async def kinds(connection: AsyncConnection) -> dict[str, tuple[Hold, datetime]]:
+    """How each held model is held, and since when."""
+    return {row.model: (Hold(row.kind), row.since) for row in await connection.execute(select(_holds))}
+
+
 async def put(database: Database, connection: AsyncConnection, model: str, hold: Hold) -> None:
     """The time of the first hold stays."""
     statement = database.insert(_holds).values(model=model, kind=hold.value, since=Now())
@@ -75,17 +80,17 @@ async def activity(connection: AsyncConnection, models: Sequence[str]) -> list[M
     queued = await _counts(connection, waiting.group_by(_outbox.c.model))
     leased = select(_jobs.c.model, func.count()).join(_leases, _leases.c.job_id == _jobs.c.id)
     running = await _counts(connection, leased.group_by(_jobs.c.model))
-    holds = {row.model: row for row in await connection.execute(select(_holds))}
+    holds = await kinds(connection)
     workers = await fleet.alive(connection, within=_ALIVE)
     return [
         ModelActivity(
             name,
-            Hold(holds[name].kind) if name in holds else None,
-            holds[name].since if name in holds else None,
+            holds[name][0] if name in holds else None,
+            holds[name][1] if name in holds else None,
             queued.get(name, 0),
             running.get(name, 0),
             all(
-                worker.seen_at > holds[name].since + _LOOKED
+                worker.seen_at > holds[name][1] + _LOOKED
                 for worker in workers
                 if name in holds and name in worker.slots
             ),
