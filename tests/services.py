@@ -205,7 +205,8 @@ def services() -> Iterator[Services]:
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
     report = yield
-    if report.skipped and os.environ.get("CI") and item.get_closest_marker("services"):
+    needed = item.get_closest_marker("services") or item.get_closest_marker("browser")
+    if report.skipped and os.environ.get("CI") and needed:
         report.outcome = "failed"
-        report.longrepr = f"in CI a test on the real services may not be skipped: {report.longrepr}"
+        report.longrepr = f"in CI a test on the real {needed.name} may not be skipped: {report.longrepr}"
     return report

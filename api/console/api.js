@@ -28,7 +28,8 @@ async function refusal(answer) {
 }
 
 // Server-sent events by fetch, because EventSource cannot send a header. Ends when the server ends.
-export async function* events(path, signal) {
+// `after` is the id of the last event that is known.
+export async function* events(path, signal, after) {
   const silent = new AbortController();
   const timer = { id: 0 };
   const heard = () => {
@@ -37,7 +38,7 @@ export async function* events(path, signal) {
   };
   heard();
   try {
-    const answer = await fetch(path, { headers: OWN, signal: AbortSignal.any([signal, silent.signal]) });
+    const answer = await fetch(path, { headers: after ? { ...OWN, "Last-Event-ID": after } : OWN, signal: AbortSignal.any([signal, silent.signal]) });
     if (!answer.ok) throw await refusal(answer);
     const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
     let rest = "";

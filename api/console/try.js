@@ -6,6 +6,9 @@ import { h, say } from "./dom.js";
 import { count, span } from "./format.js";
 import { openJob } from "./jobs.js";
 
+// From there on even a job that is over already shows its tokens one by one.
+const BEGINNING = "0-0";
+
 export function makeTry(place, session) {
   const field = (label, node) => h("label", {}, h("span", {}, label), node);
   const option = (text) => h("option", { value: text }, text);
@@ -44,7 +47,7 @@ export function makeTry(place, session) {
 
 async function follow(job, status, answer) {
   say(status, `${job.status}…`);
-  for await (const event of events(`/v1/jobs/${job.id}/events`, new AbortController().signal)) {
+  for await (const event of events(`/v1/jobs/${job.id}/events`, new AbortController().signal, BEGINNING)) {
     if (event.kind === "status") say(status, `${event.data.status}…`);
     if (event.kind === "token") answer.append(event.data.text);
     if (event.kind === "reset") say(answer, "");

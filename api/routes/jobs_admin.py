@@ -59,7 +59,7 @@ async def cancel_any_job(request: Request, _: AdminCaller, job_id: JobId) -> Res
         tenant_id = await activity.owner(connection, job_id)
     if tenant_id is None:
         raise NotFound("There is no such job.")
-    _, tell_workers = await cancel_jobs(parts, tenant_id, [job_id])
+    _views, tell_workers = await cancel_jobs(parts, tenant_id, [job_id])
     answer = json_answer(await read_standing(parts, job_id))
     answer.background = tell_workers
     return answer

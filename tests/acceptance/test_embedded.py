@@ -1,67 +1,21 @@
 """`penstock up`: the whole platform in one command, with nothing beside it."""
 
 import json
-import os
 import re
 import signal
 import socket
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 import pytest
 
+from tests.embedded import ROOT, environment, up
 from tests.local_servers import free_port
 
 pytestmark = pytest.mark.timeout(120)
-ROOT = Path(__file__).resolve().parents[2]
-
-
-@dataclass
-class Up:
-    process: "subprocess.Popen[str]"
-    url: str
-    key: str
-
-    def client(self) -> httpx.Client:
-        return httpx.Client(base_url=self.url, headers={"Authorization": f"Bearer {self.key}"}, timeout=60)
-
-    def stop(self, number: signal.Signals) -> int:
-        self.process.send_signal(number)
-        return self.process.wait(30)
-
-
-def environment(**settings: str) -> dict[str, str]:
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("PENSTOCK_")}
-    return inherited | settings
-
-
-@contextmanager
-def up(folder: Path, **settings: str) -> Iterator[Up]:
-    command = [sys.executable, "-m", "cli.main", "up", "--port", "0", "--data-dir", str(folder)]
-    process = subprocess.Popen(
-        command,
-        cwd=ROOT,
-        env=environment(**settings),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
-    assert process.stdout is not None
-    try:
-        said = [process.stdout.readline(), process.stdout.readline()]
-        assert "ready at" in said[0], said
-        yield Up(process, said[0].split()[-1], said[1].split()[-1])
-    finally:
-        if process.poll() is None:
-            process.kill()
-        process.wait()
-        process.stdout.close()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
