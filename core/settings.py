@@ -183,6 +183,9 @@ class UpkeepSettings(Group):
     retention: Duration = Field(
         default=timedelta(days=7), description="How long finished jobs are kept when nobody asked otherwise."
     )
+    audit_retention: Duration = Field(
+        default=timedelta(days=400), description="How long the changes of degradation levels are kept."
+    )
     usage_retention: Duration = Field(
         default=timedelta(days=400), description="How long the sums of what was used are kept."
     )

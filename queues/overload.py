@@ -26,6 +26,7 @@ from queues.redis import REDIS_DOWN, Redis
 logger = get_logger(__name__)
 
 _POLICY: Final = "policy"
+_CLOCKS: Final = 1.0  # seconds that the database's clock and ours may be apart
 # Part of the time that counting may take: it reads the whole outbox, of a million rows as of ten.
 _DUTY: Final = 0.1
 
@@ -57,7 +58,10 @@ class Overload:
         states = self._states if self._states is not None else await self._inherited()
         now, verdicts, changes = time.time(), {}, []
         for model in self._models:
-            before = _pinned(states.get(model, State(since=now)), pins.get(model))
+            known = states.get(model, State(since=now))
+            if (ended := _pin_ended(model, known, pins.get(model), now)) is not None:
+                changes.append(ended)
+            before = _pinned(known, pins.get(model))
             look = Look(
                 at=now,
                 slots=sum(w.slots.get(model, 0) for w in workers if w.state != "draining"),
@@ -151,6 +155,14 @@ def _pinned(state: State, pin: Pin | None) -> State:
         pinned_until=pin.expires_at.timestamp(),
         shed=frozenset(),
     )
+
+
+def _pin_ended(model: str, known: State, pin: Pin | None, now: float) -> Change | None:
+    """For the audit: a pin that ran out. One that was taken back is there already, by whom."""
+    if pin is not None or not known.pinned_until or now < known.pinned_until - _CLOCKS:
+        return None
+    reason = f"the level {int(known.level)} {known.reason} until now"
+    return Change(model, known.level, known.level, "pin_expired", reason, _POLICY)
 
 
 def _change(model: str, before: State, verdict: Verdict) -> Change:

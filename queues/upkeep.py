@@ -11,7 +11,7 @@ from core.logs import get_logger
 from core.settings import Settings
 from models.dialect import Database, Leadership, open_database
 from models.lifecycle import Status, attempts_left
-from models.repositories import dead_letters, execution, fleet, jobs, outbox, usage
+from models.repositories import dead_letters, degradation, execution, fleet, jobs, outbox, usage
 from models.repositories.execution import Ending, LostLease
 from models.views import JobView
 from queues.event_writer import EventWriter
@@ -230,6 +230,7 @@ class Upkeep:
     async def forget(self) -> int:
         """Finished jobs that were kept long enough, in small chunks; the number of them."""
         total = 0
+        await self._forget_changes()
         async with self._database.begin() as connection:
             await usage.forget(connection, before=(datetime.now(UTC) - self._settings.usage_retention).date())
         while True:
@@ -239,6 +240,12 @@ class Upkeep:
             total += gone
             if gone < self._settings.retention_chunk:
                 return total
+
+    async def _forget_changes(self) -> None:
+        older, limit, gone = self._settings.audit_retention, self._settings.retention_chunk, None
+        while gone is None or gone == limit:
+            async with self._database.begin() as connection:
+                gone = await degradation.forget(connection, older=older, limit=limit)
 
 
 def count_ended(views: Sequence[JobView]) -> None:

@@ -100,6 +100,12 @@ async def record(connection: AsyncConnection, changes: Sequence[Change]) -> None
     )
 
 
+async def forget(connection: AsyncConnection, *, older: timedelta, limit: int) -> int:
+    """Changes from longer ago, at most `limit` of them; the number that went."""
+    old = select(_changes.c.id).where(_changes.c.at < Now(-older)).order_by(_changes.c.at).limit(limit)
+    return (await connection.execute(delete(_changes).where(_changes.c.id.in_(old)))).rowcount
+
+
 async def history(connection: AsyncConnection, *, limit: int) -> list[Change]:
     """The last changes, newest first."""
     c = _changes.c
