@@ -16,7 +16,7 @@ PIP_INSTALL = $(BIN)/pip install -q --disable-pip-version-check -c constraints.t
 COMPILE = $(BIN)/uv pip compile -q --universal --python-version 3.11 --no-header --no-annotate --no-emit-index-url
 
 .DEFAULT_GOAL := help
-.PHONY: bench bench-long help setup setup-dev demo test faults faults-long lint types imports sizes check format docs constraints neural-env test-neural flower-env sglang-env test-sglang clean
+.PHONY: bench bench-long bench-overload help setup setup-dev demo test faults faults-long lint types imports sizes check format docs constraints neural-env test-neural flower-env sglang-env test-sglang clean
 
 help: ## Say what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -55,6 +55,9 @@ bench: setup-dev ## What the platform costs beside its engine, at most 8 minutes
 
 bench-long: setup-dev ## The same with more rounds and a million queued jobs; writes docs/benchmarks
 	$(BIN)/python -m benchmarks.run --long --keep docs/benchmarks $(ARGS)
+
+bench-overload: setup-dev ## What callers get at 0.5, 1, 3 and 10 times the capacity, in ten minutes; ARGS=--quick for two
+	$(BIN)/python -m benchmarks.overload $(ARGS)
 
 lint: setup-dev ## Ruff: rules and format
 	$(BIN)/ruff check .

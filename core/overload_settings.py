@@ -50,6 +50,11 @@ class OverloadSettings(Group):
         default=timedelta(seconds=3),
         description="Mean time from submission to first token at which level 1 begins.",
     )
+    predicted_wait: Duration = Field(
+        default=timedelta(seconds=1),
+        description="Predicted wait of premium or standard at which level 1 begins: it is known before "
+        "anybody has waited so long.",
+    )
     dwell: Duration = Field(
         default=timedelta(seconds=5), description="Pressure that lasts this long raises the level by one."
     )

@@ -9,6 +9,8 @@ from models.waiting import Waiting
 from queues.policy.pressure import Pressure, Reading
 
 _MEMORY: Final = 5.0  # seconds after which an old measurement counts for a third
+# Of what starts. In five seconds a class of long answers starts a dozen, and their mean errs by a third.
+_RATE_MEMORY: Final = 20.0
 _CAPACITY_MEMORY: Final = 30.0
 
 
@@ -19,6 +21,7 @@ class Meter:
     at: float | None = None
     counters: Mapping[str, int] = field(default_factory=dict)
     rates: Mapping[str, float] = field(default_factory=dict)  # class → tokens a second that start
+    seen: Mapping[str, float] = field(default_factory=dict)  # class → seconds that its rate was measured
     first_token: float | None = None
     offered: float | None = None
     per_slot: float | None = None  # tokens a second and slot, of whole answers
@@ -48,10 +51,13 @@ def measure(meter: Meter, look: Look) -> tuple[Meter, Pressure]:
     elapsed = look.at - meter.at
     grown = {name: max(0, n - meter.counters.get(name, 0)) for name, n in look.counters.items()}
     share = 1 - math.exp(-elapsed / _MEMORY)
-    rates = dict(meter.rates)
+    rates, seen = dict(meter.rates), dict(meter.seen)
     for name, waiting in look.waiting.items():
         if waiting.jobs:  # without a backlog starts measure the demand, and the last rate stands
-            rates[name] = _smooth(rates.get(name), grown.get(f"started/{name}", 0) / elapsed, share)
+            seen[name] = seen.get(name, 0.0) + elapsed
+            # At first the plain mean: a first reading that is off would be believed for long.
+            weight = max(1 - math.exp(-elapsed / _RATE_MEMORY), elapsed / seen[name])
+            rates[name] = _smooth(rates.get(name), grown.get(f"started/{name}", 0) / elapsed, weight)
     firsts = grown.get("firsts", 0)
     first_token = meter.first_token
     if firsts:
@@ -60,6 +66,7 @@ def measure(meter: Meter, look: Look) -> tuple[Meter, Pressure]:
         at=look.at,
         counters=look.counters,
         rates=rates,
+        seen=seen,
         first_token=first_token,
         offered=_smooth(meter.offered, grown.get("offered", 0) / elapsed, share),
         per_slot=_per_slot(meter, look, grown, elapsed),
@@ -72,9 +79,12 @@ def _smooth(known: float | None, latest: float, share: float) -> float:
 
 
 def _per_slot(meter: Meter, look: Look, grown: Mapping[str, int], elapsed: float) -> float | None:
-    """What a slot does when all are busy with whole answers."""
-    is_full = look.slots and look.running >= look.slots and any(w.jobs for w in look.waiting.values())
-    if not (look.is_whole and is_full):
+    """What a slot does while none has to wait for work, and all answers are whole.
+
+    A full engine is no proof: right after a group began it always is, and its mean would be twice the truth.
+    """
+    has_backlog = look.slots and sum(w.jobs for w in look.waiting.values()) > look.slots
+    if not (look.is_whole and has_backlog):
         return meter.per_slot
     started = sum(n for name, n in grown.items() if name.startswith("started/"))
     return _smooth(meter.per_slot, started / elapsed / look.slots, 1 - math.exp(-elapsed / _CAPACITY_MEMORY))

@@ -54,8 +54,26 @@ class SlowStart:
         return pressure.first_token / self.limit, reason
 
 
+@dataclass(frozen=True, slots=True)
+class LongWait:
+    """What comes now would begin too late, whatever those that began lately had to wait."""
+
+    limit: float
+    name: str = "predicted_wait"
+
+    def strain(self, pressure: Pressure) -> tuple[float, str] | None:
+        if pressure.beyond == 0:
+            return None
+        reason = f"predicted wait {pressure.growth:.1f} s; the limit is {self.limit:g} s"
+        return pressure.growth / self.limit, reason
+
+
 def rules(settings: OverloadSettings) -> tuple[Rule, ...]:
-    return (Waiting(settings.waiting), SlowStart(settings.first_token.total_seconds()))
+    return (
+        Waiting(settings.waiting),
+        SlowStart(settings.first_token.total_seconds()),
+        LongWait(settings.predicted_wait.total_seconds()),
+    )
 
 
 def advance(state: State, pressure: Pressure, settings: OverloadSettings, *, now: float) -> State:

@@ -23,7 +23,7 @@ CALM = State()
 
 
 def pressed(waiting: int, **more: object) -> Pressure:
-    classes = {"standard": Reading(jobs=waiting, tokens=waiting * 100, rate=1000.0, wait=waiting / 10)}
+    classes = {"standard": Reading(jobs=waiting, tokens=waiting * 100, rate=1000.0, wait=waiting / 100)}
     return replace(Pressure(at=0.0, slots=8, running=8, classes=classes), **more)  # type: ignore[arg-type]
 
 
@@ -43,6 +43,17 @@ def test_the_level_follows_what_waits_beyond_the_slots(waiting: int, level: Leve
     [state] = play([waiting])
 
     assert state.level is level
+
+
+@pytest.mark.parametrize(("wait", "level"), [(1.0, 0), (1.1, 1), (2.1, 2), (4.1, 3)])
+def test_the_level_follows_how_long_what_comes_now_would_wait(wait: float, level: int) -> None:
+    classes = {"standard": Reading(jobs=9, tokens=900, rate=900 / wait, wait=wait)}
+    pressure = Pressure(at=0.0, slots=8, running=8, classes=classes)
+
+    state = advance(State(), pressure, SETTINGS, now=1.0)
+
+    assert state.level == level
+    assert state.rule == ("predicted_wait" if level else "none")
 
 
 def test_bulk_alone_is_no_overload() -> None:
