@@ -87,10 +87,11 @@ def _broker(act: Act) -> BrokerSettings:
 async def redis_flushed(act: Act) -> None:
     """Emptied while it runs, and killed and started empty."""
     services = act.fleet.services
-    async with act.load(60), Redis.from_url(services.redis_url) as redis:
+    async with act.load(60):
         for _ in range(act.sized(3)):
             await act.pause(0.5, 2)
-            await redis.flushall()
+            async with Redis.from_url(services.redis_url) as redis:
+                await redis.flushall()
             await act.finished(30)
             await asyncio.to_thread(_private(act).redis.restart)
             await act.finished(30)

@@ -10,13 +10,17 @@ from tests.faults.stage import Scenario
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One stage and its scenarios; `private` stages have servers of their own, which may be killed."""
+    """One stage and its scenarios; `private` stages have servers of their own, which may be killed.
+
+    `shows` is what a mutant must be caught at: one that merely does not work proves nothing.
+    """
 
     name: str
     shape: Shape
     scenarios: tuple[Scenario, ...]
     private: bool = False
     patience: float = 60.0
+    shows: str = "stuck"
 
 
 _PROCESSES: Final = (
@@ -85,7 +89,7 @@ SLICE: Final = (
 # held waits for that, and not for the broker: it counts as stuck.
 _PATIENT: Final = {"UPKEEP__RECONCILE_AFTER": "60s"}
 MUTANTS: Final = (
-    Part("fence", Shape(mutant="fence"), (processes.worker_paused,), patience=20),
+    Part("fence", Shape(mutant="fence"), (processes.worker_paused,), patience=20, shows="doubled"),
     Part("reaper", Shape(mutant="reaper"), (processes.worker_killed,), patience=20),
     Part("outbox", Shape(mutant="outbox"), (outages.queue_purged,), patience=20),
     Part(

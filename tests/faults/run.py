@@ -14,7 +14,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import asdict, dataclass, replace
 from difflib import get_close_matches
@@ -132,12 +132,17 @@ async def play_mutants(
     for part in parts:
         if verdicts := await play([part], how, servers):
             met[part.name] = verdicts
-            say(f"mutant without {part.name}: {'noticed' if is_noticed(verdicts) else 'NOT NOTICED'}")
+            say(f"mutant without {part.name}: {'NOT NOTICED' if is_missed(part, verdicts) else 'noticed'}")
     return met
 
 
-def is_noticed(verdicts: Sequence[Verdict]) -> bool:
-    return any(v.lost or v.doubled or v.stuck for v in verdicts)
+def missed(met: Mapping[str, Sequence[Verdict]]) -> list[str]:
+    """The mutants that were not caught at what they do."""
+    return [part.name for part in MUTANTS if part.name in met and is_missed(part, met[part.name])]
+
+
+def is_missed(part: Part, verdicts: Sequence[Verdict]) -> bool:
+    return not any(getattr(verdict, part.shows) for verdict in verdicts)
 
 
 def summary(verdicts: Sequence[Verdict]) -> tuple[str, list[str]]:
@@ -173,7 +178,7 @@ async def perform(arguments: argparse.Namespace, folder: Path) -> int:
             if not arguments.no_mutants:
                 met = await play_mutants(replace(how, scale=min(1.0, how.scale)), servers)
                 record.mutants |= met
-                failures += [f"without {n}: not noticed" for n, seen in met.items() if not is_noticed(seen)]
+                failures += [f"the mutant without {name} was not noticed" for name in missed(met)]
             if time.monotonic() >= end:
                 break
             how = replace(how, seed=how.seed + 1000)

@@ -28,11 +28,13 @@ CREATE TRIGGER faults_status AFTER UPDATE OF status ON jobs
 CREATE TRIGGER faults_result AFTER INSERT OR UPDATE OR DELETE ON results
   FOR EACH ROW EXECUTE FUNCTION faults_note_result();
 """
+# Written twice, ended twice, moved after its end, or ended by an attempt that did not own it any more.
 _DOUBLED: Final = """
 SELECT job_id FROM faults_result WHERE job_id = ANY($1::text[]) GROUP BY job_id HAVING count(*) > 1
 UNION SELECT job_id FROM faults_status WHERE job_id = ANY($1::text[]) AND now = ANY($2::text[])
   GROUP BY job_id HAVING count(*) > 1
 UNION SELECT job_id FROM faults_status WHERE job_id = ANY($1::text[]) AND was = ANY($2::text[])
+UNION SELECT job_id FROM faults_status WHERE job_id = ANY($1::text[]) AND was = 'queued' AND now = 'completed'
 """
 _ROWS: Final = """
 SELECT jobs.id, jobs.status, jobs.attempt, results.job_id IS NOT NULL AS ended, results.output

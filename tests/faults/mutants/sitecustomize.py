@@ -11,36 +11,32 @@ from typing import Any
 
 def without_fence() -> None:
     """Whoever finishes last is believed."""
-    from sqlalchemy import tuple_, update
-    from sqlalchemy.dialects.postgresql import insert
+    from sqlalchemy import update
 
     from models.dialect import Now
-    from models.repositories import execution
+    from models.repositories import execution, results
 
-    async def settle(connection: Any, endings: Sequence[Any]) -> dict[Any, Any]:
+    jobs, record = execution._jobs, execution.record_results
+
+    async def move(connection: Any, status: Any, endings: Sequence[Any]) -> dict[Any, Any]:
         settled = {}
-        for ending in sorted(endings, key=lambda e: e.job_id):
+        for ending in endings:
             moved = await connection.execute(
-                update(execution._jobs)
-                .where(execution._jobs.c.id == ending.job_id)
-                .values(status=ending.status.value, version=execution._jobs.c.version + 1, finished_at=Now())
-                .returning(execution._jobs.c.version, execution._jobs.c.finished_at)
+                update(jobs)
+                .where(jobs.c.id == ending.job_id)
+                .values(status=status.value, version=jobs.c.version + 1, finished_at=Now())
+                .returning(jobs.c.version, jobs.c.finished_at)
             )
-            row = execution._result_row(ending)
-            statement = insert(execution._results).values(row)
-            await connection.execute(statement.on_conflict_do_update(index_elements=["job_id"], set_=row))
-            await connection.execute(
-                execution._leases.delete().where(
-                    tuple_(execution._leases.c.job_id, execution._leases.c.attempt).in_(
-                        [(ending.job_id, ending.attempt)]
-                    )
-                )
-            )
-            version = moved.one()
-            settled[ending.job_id, ending.attempt] = (version.version, version.finished_at)
+            settled[ending.job_id, ending.attempt] = tuple(moved.one())
         return settled
 
-    execution.settle = settle  # type: ignore[assignment]
+    async def replace(connection: Any, rows: Sequence[dict[str, Any]]) -> None:
+        ids = [row["job_id"] for row in rows]
+        await connection.execute(results._results.delete().where(results._results.c.job_id.in_(ids)))
+        await record(connection, rows)
+
+    execution._move = move  # type: ignore[assignment]
+    execution.record_results = replace  # type: ignore[attr-defined]
 
 
 def without_reaper() -> None:
