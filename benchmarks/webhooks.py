@@ -1,14 +1,12 @@
 """Does one receiver that hangs delay the others? Real processes, real services, receivers on loopback.
 
-    python -m benchmarks.webhooks [--events 150] [--rounds 5]
-
+Run: python -m benchmarks.webhooks [--events 150] [--rounds 7] [--json FILE]
 Rounds without and with a hanging receiver alternate, so that other load on the machine meets both alike.
-Latency is from the event's own timestamp to its arrival.
+Latency is from the event's own timestamp to its arrival. Exits non-zero where the bound does not hold.
 """
 
-import argparse
 import contextlib
-import statistics
+import sys
 import tempfile
 import threading
 import time
@@ -19,6 +17,8 @@ from pathlib import Path
 
 import httpx
 
+from benchmarks import measure
+from benchmarks.measure import Figure, quantile, ratio
 from tests.fakes.webhook_receiver import OK, Answer, Received, WebhookReceiver
 from tests.platform import running_platform
 from tests.services import open_services
@@ -42,25 +42,27 @@ class Board:
         return OK
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+def main() -> int:
+    parser = measure.parser(__doc__, rounds=7)
     parser.add_argument("--events", type=int, default=150, help="of each round")
-    parser.add_argument("--rounds", type=int, default=5, help="of each kind")
     given = parser.parse_args()
     board = Board()
     with WebhookReceiver(board.rule) as receiver, _client(receiver) as client:
         others = [_endpoint(client, f"{receiver.url}/{n}") for n in range(_OTHERS)]
         hangs = _endpoint(client, f"{receiver.url}/hangs")
         _round(client, board, others, given.events)  # warm
-        found: dict[str, list[list[float]]] = {"alone": [], "beside one that hangs": []}
-        for _ in range(given.rounds):
-            for kind, rounds in found.items():
-                if kind != "alone":
-                    for _ in range(_HANGING):
-                        _send(client, hangs)
-                rounds.append(_round(client, board, others, given.events))
+
+        def alone() -> dict[str, float]:
+            return _round(client, board, others, given.events)
+
+        def beside() -> dict[str, float]:
+            for _ in range(_HANGING):
+                _send(client, hangs)
+            return _round(client, board, others, given.events)
+
+        found = measure.interleaved(given.rounds, {"alone": alone, "beside": beside})
         board.late.set()
-    _report(found)
+    return measure.report("webhooks: one receiver hangs", _figures(found), to=given.json)
 
 
 @contextlib.contextmanager
@@ -91,8 +93,8 @@ def _send(client: httpx.Client, endpoint: str) -> None:
     client.post(f"/v1/webhook_endpoints/{endpoint}/test").raise_for_status()
 
 
-def _round(client: httpx.Client, board: Board, endpoints: list[str], events: int) -> list[float]:
-    """Sends at a steady rate, whatever comes of it, and waits for all."""
+def _round(client: httpx.Client, board: Board, endpoints: list[str], events: int) -> dict[str, float]:
+    """Sends at a steady rate, whatever comes of it, and waits for all; milliseconds."""
     board.latencies = []
     began = time.monotonic()
     with ThreadPoolExecutor(8) as threads:
@@ -101,24 +103,20 @@ def _round(client: httpx.Client, board: Board, endpoints: list[str], events: int
             threads.submit(_send, client, endpoints[n % len(endpoints)])
     while len(board.latencies) < events:
         time.sleep(0.02)
-    return sorted(board.latencies)
+    return {f"p{percent}": 1e3 * quantile(board.latencies, percent) for percent in (50, 99)}
 
 
-def _report(found: dict[str, list[list[float]]]) -> None:
-    p99s = {}
-    print(f"{'':24} {'p50 ms':>8} {'p99 ms':>8}  p99 of each round, the best first")
-    for kind, rounds in found.items():
-        each = sorted(_quantile(one, 99) for one in rounds)
-        p99s[kind] = statistics.median(each)
-        p50 = statistics.median(_quantile(one, 50) for one in rounds)
-        print(f"{kind:24} {p50:8.1f} {p99s[kind]:8.1f}  {', '.join(f'{one:.1f}' for one in each)}")
-    alone, beside = p99s.values()
-    print(f"p99 changed by {100 * (beside / alone - 1):+.1f} %")
-
-
-def _quantile(values: list[float], percent: int) -> float:
-    return 1000 * values[min(len(values) - 1, len(values) * percent // 100)]
+def _figures(found: dict[str, dict[str, list[float]]]) -> list[Figure]:
+    figures = [
+        Figure(f"{name}, {percentile}", tuple(values), "ms")
+        for name, percentiles in found.items()
+        for percentile, values in percentiles.items()
+    ]
+    p99 = ratio(
+        "p99 beside one that hangs / alone", found["beside"]["p99"], found["alone"]["p99"], at_most=1.2
+    )
+    return [*figures, p99]
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
