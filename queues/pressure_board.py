@@ -45,12 +45,14 @@ class PressureBoard:
         self._ahead: defaultdict[tuple[str, str], list[int]] = defaultdict(lambda: [0, 0])
         self._counts: defaultdict[str, int] = defaultdict(int)
         self._task: asyncio.Task[None] | None = None
+        self._is_closed = False
 
     async def start(self) -> None:
         await self._refresh()
         self._task = asyncio.create_task(self._run(), name="pressure-board")
 
     async def close(self) -> None:
+        self._is_closed = True
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
@@ -85,7 +87,8 @@ class PressureBoard:
         self._counts[f"{model}\x1ffirst_ms"] += round(milliseconds)
 
     async def _run(self) -> None:
-        while True:
+        # Python 3.11's wait_for, in fakeredis, can swallow a cancellation; the flag ends the loop then.
+        while not self._is_closed:
             await asyncio.sleep(EVERY)
             await self._refresh()
 
