@@ -7,6 +7,7 @@ from typing import Any
 import orjson
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from api.attention import concerns
 from api.schemas.overview_read import Seen, render_overview
 from models.dialect import Database
 from models.repositories import activity, dead_letters, degradation, holds, overview
@@ -38,6 +39,7 @@ class Overviews:
         async with self._database.read() as connection:
             seen = await self._read(connection)
         document = render_overview(now, seen, rates, self.models)
+        document["attention"] = concerns(document)
         document["look_ms"] = round((time.perf_counter() - began) * 1000, 1)
         return document
 

@@ -81,9 +81,18 @@ class Client:
             failures += 1
         raise self._unreachable(problem)
 
+    def watch(self, path: str) -> Iterator[ServerEvent]:
+        """The events of a stream until the API ends it. Raises `ApiRefused`, `ApiUnreachable`."""
+        try:
+            yield from self._stream(path, {})
+        except httpx.TransportError as error:
+            raise self._unreachable(error) from error
+
     def _events(self, job_id: str, last: str) -> Iterator[ServerEvent]:
-        headers = {"Last-Event-ID": last} if last else {}
-        with self._http.stream("GET", f"/v1/jobs/{job_id}/events", headers=headers) as answer:
+        return self._stream(f"/v1/jobs/{job_id}/events", {"Last-Event-ID": last} if last else {})
+
+    def _stream(self, path: str, headers: dict[str, str]) -> Iterator[ServerEvent]:
+        with self._http.stream("GET", path, headers=headers) as answer:
             if answer.is_error:
                 answer.read()
             raise_for_refusal(answer)

@@ -16,6 +16,7 @@ from cli import (
     models_admin,
     processes,
     templates,
+    top,
     webhooks,
 )
 from core.errors import ConfigurationMistake, PenstockError
@@ -30,6 +31,7 @@ app = typer.Typer(
 app.add_typer(processes.app)
 app.add_typer(jobs.app)
 app.add_typer(limits.app)
+app.add_typer(top.app)
 app.add_typer(access.tenants, name="tenants")
 app.add_typer(access.keys, name="keys")
 app.add_typer(webhooks.app, name="webhooks")

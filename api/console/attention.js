@@ -1,33 +1,13 @@
 // What an operator should know first: each sentence says what is wrong and what to do.
 
 import { h, mark, say, sync } from "./dom.js";
-import { brief, count, rate, span } from "./format.js";
+import { brief, rate, span } from "./format.js";
 import { spark } from "./spark.js";
 
-export function concerns(frame) {
-  const found = [];
-  const { totals } = frame;
-  const add = (tone, text) => found.push({ tone, text });
-  if (!totals.workers) add("bad", `No worker is alive${totals.waiting ? ` and ${count(totals.waiting)} jobs wait` : ""}. Start one: penstock worker.`);
-  for (const worker of frame.workers) {
-    if (worker.state !== "ready" && worker.state !== "draining") add("warn", `${worker.name} is ${worker.state}${worker.detail ? `: ${worker.detail}` : ""}. Its own log has the last lines of its engine.`);
-  }
-  for (const model of frame.models) {
-    if (model.state !== "serving") add("warn", `${model.name} is ${model.state}: nothing of it begins until it is resumed.`);
-    if (model.level > 0) add("warn", `${model.name} is at level ${model.level} (${model.level_name}): ${model.reason}.`);
-    const shed = model.queues.filter((queue) => queue.is_shed).map((queue) => queue.service_class);
-    if (shed.length) add("bad", `${model.name} turns new ${shed.join(" and ")} work away: add workers, or wait until the queue is shorter.`);
-  }
-  if (totals.dead_letters) add("warn", `${count(totals.dead_letters)} dead ${totals.dead_letters === 1 ? "letter" : "letters"}: look at why, then requeue or discard.`);
-  if (totals.leases_overdue) add("warn", `${count(totals.leases_overdue)} leases ran out and were not reaped: is upkeep running?`);
-  if (totals.deliveries_late_ms > 60_000) add("warn", `Webhooks are late by ${span(totals.deliveries_late_ms)}: is penstock deliver running?`);
-  return found;
-}
-
-export function showAttention(place, frame) {
-  const found = concerns(frame);
-  const items = found.length ? found : [{ tone: "good", text: "All is well: nothing needs you." }];
-  sync(place, items, (item) => item.text, (item) => h("li", { "data-state": item.tone }, item.text), () => {});
+export function showAttention(place, { attention }) {
+  const items = attention.length ? attention : [{ tone: "good", sentence: "All is well: nothing needs you.", remedy: "" }];
+  const make = (item) => h("li", { "data-state": item.tone }, item.sentence, item.remedy && " ", item.remedy && h("em", {}, item.remedy));
+  sync(place, items, (item) => `${item.sentence}${item.remedy}`, make, () => {});
 }
 
 export function showTotals(place, frame) {

@@ -164,10 +164,17 @@ class JobLists(Document):
     failing: list[JobGlimpse]
 
 
+class ConcernRead(Document):
+    tone: Literal["bad", "warn"]
+    sentence: str
+    remedy: str
+
+
 class OverviewRead(Document):
     object: Literal["overview"]
     at: datetime
     look_ms: float
+    attention: list[ConcernRead]
     totals: Totals
     models: list[ModelOverview]
     workers: list[WorkerOverview]
@@ -181,7 +188,7 @@ class OverviewRead(Document):
 def render_overview(
     now: Overview, seen: Seen, rates: Mapping[str, float], models: Iterable[str]
 ) -> dict[str, Any]:
-    """All but `look_ms`. A model that only waits, or only has a worker, is one, too."""
+    """All but `attention` and `look_ms`. A model that only waits, or only has a worker, is one, too."""
     waiting = {backlog.model for backlog in now.ledger.backlogs}
     served = {name for worker in now.workers for name in worker.slots}
     names = [*models, *sorted((waiting | served) - set(models))]
