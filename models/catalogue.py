@@ -336,7 +336,7 @@ def _with_absolute_paths(model: AnyModel, folder: Path) -> AnyModel:
         if model.path == BUNDLED:
             changes["path"] = str(BUNDLED_FOLDER / "hf")
             changes.setdefault("tokenizer", _BUNDLED_TOKENIZER)
-        elif (folder / model.path).is_dir():
+        elif model.path and (folder / model.path).is_dir():
             changes["path"] = str(folder / model.path)
     return model.model_copy(update=changes)
 

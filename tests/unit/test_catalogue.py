@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from core.errors import ConfigurationMistake, UnknownModel
-from models.catalogue import Catalogue, LlamaCppModel, OpenAIModel, load_catalogue
+from models.catalogue import Catalogue, LlamaCppModel, OpenAIModel, SGLangModel, load_catalogue
 
 TWO = """\
 [[model]]
@@ -114,3 +114,13 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 
 def test_a_secret_in_a_bad_value_is_not_repeated(tmp_path: Path) -> None:
     assert "hunter2" not in refusal(tmp_path, TWO.replace("gpu-1:8000", "u:hunter2@:x"))
+
+
+def test_an_sglang_server_to_attach_to_needs_no_path(tmp_path: Path) -> None:
+    path = tmp_path / "models.toml"
+    path.write_text('[[model]]\nname = "far"\nengine = "sglang"\nurl = "http://gpu-1:30000"\n')
+
+    found = load_catalogue(path).get("far")
+
+    assert isinstance(found, SGLangModel)
+    assert (str(found.url), found.path) == ("http://gpu-1:30000/", "")
