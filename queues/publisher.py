@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Final, Protocol, TypeVar
 
@@ -116,24 +117,24 @@ class AmqpPublisher:
         return confirmed
 
     def _publish_window(self, envelopes: Sequence[Envelope], confirmed: set[str]) -> None:
-        channel = self._connected()
-        confirms = self._confirms
-        confirms.begin()
+        confirms = Confirms()
         try:
-            for envelope in envelopes:
-                message = encode(envelope)
-                confirms.published(message.headers["id"])
-                channel.basic_publish(
-                    _amqp_message(message),
-                    exchange=self._topology.exchange.name,
-                    routing_key=self._topology.route(envelope),
-                    mandatory=True,
-                )
-            self._await_confirms()
-        except _LOST as error:
-            self._lost()
+            with self._link() as channel:
+                confirms = self._confirms
+                confirms.begin()
+                for envelope in envelopes:
+                    message = encode(envelope)
+                    confirms.published(message.headers["id"])
+                    channel.basic_publish(
+                        _amqp_message(message),
+                        exchange=self._topology.exchange.name,
+                        routing_key=self._topology.route(envelope),
+                        mandatory=True,
+                    )
+                self._await_confirms()
+        except BrokerUnavailable as error:
             if not confirms.confirmed:
-                raise BrokerUnavailable(f"The broker confirmed nothing: {error!r}.") from error
+                raise BrokerUnavailable(f"The broker confirmed nothing. {error}") from error
         finally:
             confirmed |= confirms.confirmed
 
@@ -146,31 +147,39 @@ class AmqpPublisher:
             self._connection.drain_events(timeout=left)
 
     def _depths(self, models: Sequence[str]) -> dict[tuple[str, str], int]:
-        channel = self._connected()
-        try:
+        with self._link() as channel:
             return {pair: _depth(channel, self._topology, pair) for pair in self._topology.pairs(models)}
-        except _LOST as error:
-            self._lost()
-            raise BrokerUnavailable(f"The broker did not answer: {error!r}.") from error
 
     def _dead(self, limit: int) -> list[DeadMessage]:
-        channel = self._connected()
         found: list[DeadMessage] = []
-        try:
+        with self._link() as channel:
             while len(found) < limit and (message := channel.basic_get(self._topology.dead.name)):
                 found.append(DeadMessage(_as_bytes(message.body), message.delivery_tag, channel))
-        except _LOST as error:
-            self._lost()
-            raise BrokerUnavailable(f"The broker did not answer: {error!r}.") from error
         return found
 
     def _bury(self, messages: Sequence[DeadMessage]) -> None:
-        try:
+        # Those of a lost connection come again, and find their jobs dealt with.
+        with suppress(BrokerUnavailable), self._link() as current:
             for message in messages:
-                if message.channel is self._channel:
-                    message.channel.basic_ack(message.tag)
-        except _LOST:
-            self._lost()  # they come again, and find their jobs dealt with
+                if message.channel is current:
+                    current.basic_ack(message.tag)
+
+    @contextmanager
+    def _link(self) -> Iterator[Any]:
+        """The channel, which is given up after any failure.
+
+        Not only after those that its library names: while a connection goes down, reading it can fail with
+        an AttributeError, and a channel that was kept then would fail for ever.
+        """
+        channel = self._connected()
+        try:
+            yield channel
+        except _LOST as error:
+            self._lost()
+            raise BrokerUnavailable(f"The broker did not answer: {error!r}.") from error
+        except Exception:
+            self._lost()
+            raise
 
     def _connected(self) -> Any:
         if self._channel is not None:
@@ -212,7 +221,7 @@ class AmqpPublisher:
             return
         try:
             connection.close()
-        except _LOST:
+        except Exception:  # noqa: BLE001 - it is to be gone, whatever it says
             connection.collect()
 
 

@@ -164,6 +164,22 @@ async def test_a_lost_connection_is_reported_and_then_replaced() -> None:
         await publisher.close()
 
 
+@pytest.mark.services
+async def test_a_channel_that_failed_in_any_way_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While a connection goes down, its library may stumble over itself instead of saying so."""
+    with broker_settings("rabbitmq") as settings:
+        publisher = AmqpPublisher(settings, MODELS)
+        await publisher.publish([envelope("1")])
+        monkeypatch.setattr(publisher._channel, "basic_publish", None)
+
+        with pytest.raises(TypeError):
+            await publisher.publish([envelope("2")])
+        publisher._not_before = 0.0
+
+        assert await publisher.publish([envelope("2")]) == {"job_2"}
+        await publisher.close()
+
+
 async def test_a_broker_that_is_away_is_reported_and_not_asked_again_at_once() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
