@@ -43,14 +43,14 @@ class Caller:
         """So many jobs in the system all the time; and the tokens a second that were answered meanwhile."""
         asks = trace(rate=1000.0, seconds=60.0, seed=seed)
         # A class for each place: else all would soon be bulk's, which waits longest.
-        waiting = {name: (ask for ask in asks if ask.service_class == name) for name, _ in CLASSES}
-        places = [waiting[name] for name, share in CLASSES for _ in range(round(depth * share))]
+        of_class = {one: iter([ask for ask in asks if ask.service_class == one]) for one, _ in CLASSES}
+        places = [of_class[one] for one, share in CLASSES for _ in range(round(depth * share))]
         sent: list[Sent] = []
         async with session(self._url, self._key, connections=_CONNECTIONS) as client:
             end = time.monotonic() + seconds
             began = time.time()
             await asyncio.gather(
-                *(self._one_after_another(client, of_class, name, sent, end) for of_class in places)
+                *(self._one_after_another(client, waiting, name, sent, end) for waiting in places)
             )
             until = time.time()
             jobs = await self._read(client, name)

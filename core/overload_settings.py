@@ -65,6 +65,11 @@ class OverloadSettings(Group):
         default=timedelta(minutes=2),
         description="The same where what is asked is more than the engines can do whole, or after relapses.",
     )
+    bulk_share: PositiveFloat = Field(
+        default=0.25,
+        le=1,
+        description="Part of a worker's slots, one at least, that bulk may take from level 1 on.",
+    )
     release: PositiveFloat = Field(
         default=0.5, lt=1, description="Calm is less than this part of what begins level 1."
     )

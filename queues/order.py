@@ -78,6 +78,7 @@ class Shares:
 class Load:
     """What surrounds one choice: `limit` jobs in all, `unreserved` of them for others than premium.
 
+    `most` bounds how many of a class may be among them, where it is named.
     `backlog` has the tokens that wait per class, also where the chooser does not see them;
     `warm` the prefixes that the engine holds now.
     """
@@ -87,6 +88,7 @@ class Load:
     unreserved: int
     backlog: Mapping[str, int] = field(default_factory=dict)
     warm: frozenset[str] = frozenset()
+    most: Mapping[str, int] = field(default_factory=dict)
 
 
 def choose(waiting: Sequence[Item], shares: Shares, rules: Rules, load: Load) -> tuple[list[Item], Shares]:
@@ -96,9 +98,13 @@ def choose(waiting: Sequence[Item], shares: Shares, rules: Rules, load: Load) ->
     weights = class_weights(lines, rules, load)
     finish, virtual_time = dict(shares.finish), shares.virtual_time
     chosen: list[Item] = []
-    unreserved = load.unreserved
+    unreserved, room = load.unreserved, dict(load.most)
     while len(chosen) < load.limit:
-        open_classes = [c for c in RANKED if c in lines and (c is ServiceClass.PREMIUM or unreserved > 0)]
+        open_classes = [
+            c
+            for c in RANKED
+            if c in lines and (c is ServiceClass.PREMIUM or unreserved > 0) and room.get(c, 1) > 0
+        ]
         if not open_classes:
             break
         name = min(open_classes, key=lambda c: max(virtual_time, finish.get(c, 0.0)))
@@ -106,6 +112,8 @@ def choose(waiting: Sequence[Item], shares: Shares, rules: Rules, load: Load) ->
         virtual_time = max(virtual_time, finish.get(name, 0.0))
         finish[name] = virtual_time + item.cost / weights[name]
         unreserved -= name is not ServiceClass.PREMIUM
+        if name in room:
+            room[name] -= 1
         chosen.append(item)
         if not lines[name]:
             del lines[name]

@@ -185,6 +185,7 @@ class Desk:
             limit=min(free, room),
             unreserved=max(0, free - self._withheld()),
             backlog=_backlog(deliveries),
+            most=self._most(),
             warm=frozenset(p for run in self.running.values() if (p := run.delivery.envelope.prefix)),
         )
         items = [_item(delivery) for delivery in deliveries]
@@ -204,6 +205,12 @@ class Desk:
             return 0
         premium = sum(run.claim.view.service_class == ServiceClass.PREMIUM for run in self.running.values())
         return max(0, self.reserved - premium)
+
+    def _most(self) -> dict[str, int]:
+        if self.policy is None:
+            return {}
+        bulk = sum(run.claim.view.service_class == ServiceClass.BULK for run in self.running.values())
+        return self.policy.most(slots=self.slots, bulk=bulk)
 
     async def _begin(self, chosen: Sequence[Delivery]) -> None:
         self._claiming = len(chosen)

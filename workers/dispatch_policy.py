@@ -4,10 +4,12 @@ from dataclasses import replace
 
 from core.overload_settings import OverloadSettings
 from models.catalogue import ServedModel
-from models.degradation import terms
+from models.degradation import Level, terms
 from models.repositories.execution import Claim
+from models.service_class import ServiceClass
 from models.views import JobView
 from queues.policy.admission import truncate
+from queues.policy.pressure import JUDGED
 from queues.pressure_board import PressureBoard
 
 
@@ -39,7 +41,19 @@ class DispatchPolicy:
                 claim = replace(claim, view=replace(job, degradation=cut.document()), cost=cost)
         return claim
 
+    def most(self, *, slots: int, bulk: int) -> dict[str, int]:
+        """How many more of a class may begin beside the `bulk` that runs; not named: any number.
+
+        Bulk is answered whole and not interrupted: under pressure its long answers in every slot would keep
+        the short ones of the others waiting for a slot.
+        """
+        verdict = self._board.verdict(self._model.name)
+        if not self._policy.enabled or verdict is None or verdict.state.level is Level.FULL:
+            return {}
+        return {ServiceClass.BULK: max(0, max(1, int(slots * self._policy.bulk_share)) - bulk)}
+
     def note_ended(self, view: JobView) -> None:
         timings = view.timings or {}
-        if "first_token_ms" in timings:
+        # Bulk waits by its nature: its first tokens say nothing about overload.
+        if view.service_class in JUDGED and "first_token_ms" in timings:
             self._board.note_first_token(view.model, timings["queue_ms"] + timings["first_token_ms"])

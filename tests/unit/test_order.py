@@ -34,6 +34,13 @@ def order_of(
     return [one.key for one in chosen]
 
 
+def test_no_more_of_a_class_begin_than_are_allowed() -> None:
+    waiting = [item(f"bulk-{n}", service_class="bulk") for n in range(5)] + [item("one")]
+
+    assert order_of(waiting, most={"bulk": 2}) == ["one", "bulk-0", "bulk-1"]
+    assert order_of(waiting[:5], most={"bulk": 0}) == []
+
+
 def drain(waiting: list[Item], *, window: int = 1) -> list[Item]:
     """Everything, in the order it starts, as a worker of `window` slots would take it."""
     shares, started, left = Shares(), [], list(waiting)
