@@ -229,14 +229,14 @@ class SimulatedWorker:
             claims = await execution.claim(connection, [(job_id, 0)], worker="w1", lease=timedelta(minutes=1))
         return claims[0]
 
-    async def finish(self, job_id: str, *, text: str = "Hello.", tell: bool = True) -> JobView:
-        """Ends what this worker claimed."""
+    async def finish(self, job_id: str, *, text: str = "Hello.", tell: bool = True, **output: Any) -> JobView:
+        """Ends what this worker claimed; `output` is further fields of the answer."""
         ending = Ending(
             job_id,
             attempt=1,
             status=Status.COMPLETED,
             expires_at=datetime.now(UTC) + timedelta(days=1),
-            output={"text": text, "reasoning": None, "finish_reason": "stop"},
+            output={"text": text, "reasoning": None, "finish_reason": "stop", **output},
             usage={"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5},
             timings={"queue_ms": 1.0, "first_token_ms": 2.0, "run_ms": 3.0},
         )
@@ -248,9 +248,9 @@ class SimulatedWorker:
             self.events.finished(row)
         return row
 
-    async def run(self, job_id: str, *, text: str = "Hello.", tell: bool = True) -> JobView:
+    async def run(self, job_id: str, *, text: str = "Hello.", tell: bool = True, **output: Any) -> JobView:
         await self.claim(job_id)
-        return await self.finish(job_id, text=text, tell=tell)
+        return await self.finish(job_id, text=text, tell=tell, **output)
 
     async def _tenant(self, connection: Any, job_id: str) -> str:
         found = await connection.execute(text("SELECT tenant_id FROM jobs WHERE id = :id"), {"id": job_id})

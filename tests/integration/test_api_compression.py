@@ -1,11 +1,5 @@
 """Answers and streams in the encoding that a client asks for, each event as soon as it is there."""
 
-import asyncio
-import zlib
-from collections.abc import Callable
-from typing import Any
-
-import brotli
 import httpx
 import pytest
 from fastapi import FastAPI
@@ -13,53 +7,9 @@ from fastapi import FastAPI
 from core.http_settings import CompressionSettings
 from core.settings import Settings
 from tests.platform_fixtures import SimulatedWorker, TestTenant
+from tests.raw_call import RawCall
 
 ASK = {"prompt": "Why is the sky blue?", "metadata": {"note": "blue " * 100}}
-DECODERS: dict[str, Callable[[], Callable[[bytes], bytes]]] = {
-    "br": lambda: brotli.Decompressor().process,
-    "gzip": lambda: zlib.decompressobj(31).decompress,
-}
-
-
-class Stream:
-    """A request to the application itself: what it has sent is decoded as it comes, with no end awaited."""
-
-    def __init__(self, app: FastAPI, path: str, headers: dict[str, str]) -> None:
-        self.headers: dict[str, str] = {}
-        self.messages: list[str] = []
-        self._grown = asyncio.Condition()
-        self._decode: Callable[[bytes], bytes] = bytes
-        scope = {
-            "type": "http",
-            "asgi": {"version": "3.0"},
-            "http_version": "1.1",
-            "method": "GET",
-            "scheme": "http",
-            "path": path,
-            "raw_path": path.encode(),
-            "query_string": b"",
-            "headers": [(name.lower().encode(), value.encode()) for name, value in headers.items()],
-            "server": ("penstock.test", 80),
-            "client": ("127.0.0.1", 1),
-        }
-        self.call = asyncio.create_task(app(scope, self._receive, self._send))
-
-    async def until(self, wanted: str) -> None:
-        async with asyncio.timeout(20), self._grown:
-            await self._grown.wait_for(lambda: wanted in "".join(self.messages))
-
-    async def _receive(self) -> Any:
-        await asyncio.Event().wait()
-
-    async def _send(self, message: Any) -> None:
-        async with self._grown:
-            if message["type"] == "http.response.start":
-                self.headers = {name.decode(): value.decode() for name, value in message["headers"]}
-                encoding = self.headers.get("content-encoding")
-                self._decode = DECODERS[encoding]() if encoding else bytes
-            elif message.get("body"):
-                self.messages.append(self._decode(message["body"]).decode())
-            self._grown.notify_all()
 
 
 async def submitted(client: httpx.AsyncClient) -> str:
@@ -78,7 +28,7 @@ async def test_an_event_is_readable_before_the_next_one_exists(
     job_id = await submitted(api_client)
     await worker.claim(job_id)
     asked = {"Accept-Encoding": encoding} if encoding else {}
-    stream = Stream(app, f"/v1/jobs/{job_id}/events", tenant.headers | asked)
+    stream = RawCall(app, f"/v1/jobs/{job_id}/events", tenant.headers | asked)
 
     await stream.until("event: status")
     for index, word in enumerate(("Hel", "lo", ".")):
@@ -86,8 +36,7 @@ async def test_an_event_is_readable_before_the_next_one_exists(
         await stream.until(f'"text":"{word}"')
     await worker.finish(job_id)
     await stream.until("event: done")
-    async with asyncio.timeout(20):
-        await stream.call
+    await stream.ended()
 
     assert stream.headers.get("content-encoding") == encoding
     assert "Accept-Encoding" in stream.headers["vary"]
