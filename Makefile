@@ -8,6 +8,8 @@ SGLANG := .venv-sglang
 NEURAL := .venv-neural
 CPU_TORCH := 2.13.0
 FLOWER := flower==2.2.*
+# The major version of openai before the one in constraints.txt.
+CLIENTS := litellm 'openai<3' pytest pytest-timeout
 
 # uv installs in 2 s what takes pip 20 s. It does not read pip's configuration: where only pip knows the
 # registry, pip installs.
@@ -16,7 +18,7 @@ PIP_INSTALL = $(BIN)/pip install -q --disable-pip-version-check -c constraints.t
 COMPILE = $(BIN)/uv pip compile -q --universal --python-version 3.11 --no-header --no-annotate --no-emit-index-url
 
 .DEFAULT_GOAL := help
-.PHONY: bench bench-long bench-overload help setup setup-dev demo test faults faults-long lint types imports sizes check format docs constraints neural-env test-neural flower-env sglang-env test-sglang clean
+.PHONY: bench bench-long bench-overload help setup setup-dev demo test faults faults-long lint types imports sizes check format docs constraints neural-env test-neural clients-env flower-env sglang-env test-sglang clean
 
 help: ## Say what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -84,11 +86,20 @@ docs: setup-dev ## Write the generated pages of docs/reference and the dashboard
 constraints: setup-dev ## Pin the newest versions that fit together
 	@$(COMPILE) --upgrade --extra dev pyproject.toml -o constraints.txt
 	@echo '$(FLOWER)' | $(COMPILE) --upgrade -c constraints.txt - -o constraints-flower.txt
+	@printf '%s\n' $(CLIENTS) | $(COMPILE) --upgrade - -o constraints-clients.txt
 
 flower-env: setup ## Build .venv-flower: Flower slows every Celery start, so it lives apart
 	@test -x .venv-flower/bin/python || $(PYTHON) -m venv .venv-flower
 	@$(BIN)/uv pip install -q -p .venv-flower/bin/python -c constraints-flower.txt flower \
 		|| .venv-flower/bin/pip install -q --disable-pip-version-check -c constraints-flower.txt flower
+
+clients-env: .venv-clients/.stamp ## Build .venv-clients: other people's clients of the API, for the tests
+
+.venv-clients/.stamp: constraints-clients.txt $(BIN)/uv
+	@test -x .venv-clients/bin/python || $(PYTHON) -m venv .venv-clients
+	@$(BIN)/uv pip install -q -p .venv-clients/bin/python -c $< $(CLIENTS) \
+		|| .venv-clients/bin/pip install -q --disable-pip-version-check -c $< $(CLIENTS)
+	@touch $@
 
 # A CUDA machine takes the normal wheel and its own choice of torch. Without CUDA: pinned packages without
 # their CUDA dependencies, torch for the CPU where pip finds one, and a shim for the kernels.
@@ -122,4 +133,4 @@ test-neural: neural-env ## How many paraphrases a real embedder recognises, and 
 	$(NEURAL)/bin/python -m benchmarks.similar
 
 clean: ## Remove what was built, and what the embedded platform kept
-	rm -rf $(VENV) .venv-flower $(SGLANG) $(NEURAL) var dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .venv-flower .venv-clients $(SGLANG) $(NEURAL) var dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis
