@@ -148,7 +148,7 @@ def test_the_parsed_helper_takes_a_class(client: openai.OpenAI) -> None:
         days: Literal["two", "five"]
 
     answer = client.chat.completions.parse(
-        model="default", messages=QUESTION, response_format=Refund, max_tokens=64
+        model="default", messages=QUESTION, response_format=Refund, temperature=0, max_tokens=256
     )
 
     assert isinstance(answer.choices[0].message.parsed, Refund)

@@ -9,6 +9,7 @@ import yaml
 
 from api.app import create_app
 from cli.main import app
+from core.setting_types import parse_duration
 from core.settings import DatabaseSettings, RedisSettings, Settings, setting_names
 from models.catalogue import Catalogue, load_catalogue
 from models.dialect import open_database
@@ -104,6 +105,31 @@ def test_a_gpu_worker_reserves_a_gpu_and_workers_have_replicas() -> None:
 
     assert devices == [{"driver": "nvidia", "count": 1, "capabilities": ["gpu"]}]
     assert OURS["worker"]["deploy"]["replicas"] == 2
+
+
+def test_the_proxy_knows_every_variable_that_it_is_given_and_finds_the_api() -> None:
+    environment = SERVICES["proxy"]["environment"]
+    text = (ROOT / "deploy" / "haproxy" / "haproxy.cfg").read_text(encoding="utf-8")
+    known = dict(re.findall(r"\$\{(PROXY_\w+)(?:-([^}]*))?\}", text))
+
+    assert set(environment) <= set(known)
+    assert environment["PROXY_API"] == f"api:{SERVICES['api']['environment']['PENSTOCK_API__PORT']}"
+    assert {name: value for name, value in known.items() if value and name in environment} == {
+        name: re.sub(r"\$\{\w+:-(.*)\}", r"\1", environment[name])
+        for name in environment
+        if name != "PROXY_CERTIFICATE"
+    }
+
+
+def test_the_proxy_waits_longer_than_the_api_and_the_api_keeps_connections_as_long() -> None:
+    environment = SERVICES["proxy"]["environment"]
+    waits, keeps = (
+        parse_duration(re.sub(r"\$\{\w+:-(.*)\}", r"\1", environment[name]))
+        for name in ("PROXY_ANSWER", "PROXY_KEEP_ALIVE")
+    )
+
+    assert waits > Settings().overload.interactive.wait  # type: ignore[operator]
+    assert keeps <= Settings().api.keep_alive  # type: ignore[operator]
 
 
 def test_nothing_is_published_beyond_this_machine() -> None:
