@@ -72,6 +72,10 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
         PENSTOCK_BOOTSTRAP_KEY=_KEY,
         PENSTOCK_CONSOLE__FLOWER_URL="http://flower.test:5555",
         PENSTOCK_WORKER__EVENT_FLUSH="1ms",  # the bundled model answers within the usual 15 ms
+        # Level 1 stays while it is looked at, and is gone soon after the pressure.
+        PENSTOCK_OVERLOAD__DWELL="10m",
+        PENSTOCK_OVERLOAD__CALM="1s",
+        PENSTOCK_OVERLOAD__LONGEST_CALM="1s",
     ) as running:
         yield running
 
