@@ -16,6 +16,7 @@ from api.schemas import (
     limits_change,
     openai_read,
     overview_read,
+    report_read,
     templates,
     usage_read,
     webhook_create,
@@ -75,6 +76,7 @@ _MODELS: Final[list[tuple[type[BaseModel], JsonSchemaMode]]] = [
     (overview_read.OverviewRead, "serialization"),
     (overview_read.JobStanding, "serialization"),
     (overview_read.JobGlimpsePage, "serialization"),
+    (report_read.ReportRead, "serialization"),
 ]
 
 _TEXT: Final[dict[str, Any]] = {"type": "string"}

@@ -15,6 +15,7 @@ from cli import (
     limits,
     models_admin,
     processes,
+    report,
     templates,
     top,
     webhooks,
@@ -32,6 +33,7 @@ app.add_typer(processes.app)
 app.add_typer(jobs.app)
 app.add_typer(limits.app)
 app.add_typer(top.app)
+app.add_typer(report.app)
 app.add_typer(access.tenants, name="tenants")
 app.add_typer(access.keys, name="keys")
 app.add_typer(webhooks.app, name="webhooks")

@@ -5,6 +5,7 @@ UUIDv7 is RFC 9562 §5.7: 48 bits of Unix milliseconds, then random bits.
 
 import os
 import time
+from datetime import datetime
 from typing import Final
 
 _ALPHABET: Final = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
@@ -14,6 +15,11 @@ _WIDTH: Final = 22  # 62**22 > 2**128
 def new_id(kind: str) -> str:
     """`new_id("job")` → `job_01C7…`: 22 characters after the kind, in ASCII order of creation."""
     return f"{kind}_{_base62(_uuid7())}"
+
+
+def first_id(kind: str, at: datetime) -> str:
+    """The least id of its kind that could be made at this time: where a search by time begins."""
+    return f"{kind}_{_base62(int(at.timestamp() * 1000) << 80)}"
 
 
 def _uuid7() -> int:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import Table, delete, func, insert, select
+from sqlalchemy import Select, Table, delete, func, insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from core.ids import new_id
@@ -108,7 +108,17 @@ async def forget(connection: AsyncConnection, *, older: timedelta, limit: int) -
 
 async def history(connection: AsyncConnection, *, limit: int) -> list[Change]:
     """The last changes, newest first."""
+    rows = await connection.execute(_newest_first().limit(limit))
+    return [Change(*row) for row in rows]
+
+
+async def changes_since(connection: AsyncConnection, since: datetime) -> list[Change]:
+    """Newest first."""
+    rows = await connection.execute(_newest_first().where(_changes.c.at >= since))
+    return [Change(*row) for row in rows]
+
+
+def _newest_first() -> Select[Any]:
     c = _changes.c
     columns = (c.model, c.before, c.after, c.rule, c.reason, c.actor, c.reading, c.at)
-    rows = await connection.execute(select(*columns).order_by(c.at.desc(), c.id.desc()).limit(limit))
-    return [Change(*row) for row in rows]
+    return select(*columns).order_by(c.at.desc(), c.id.desc())

@@ -1,7 +1,7 @@
 """The console over HTTP: who may sign in, what its cookie is good for, and what it is told."""
 
 import asyncio
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
@@ -13,7 +13,7 @@ from api.sessions import OWN_HEADER
 from core.settings import Settings
 from models.dialect import Database
 from models.keys import ADMIN
-from models.repositories import access
+from models.repositories import access, outcomes
 from tests.platform_fixtures import SimulatedWorker, TestTenant, client_of, make_tenant, parsed_events
 
 OWN = {OWN_HEADER: "1"}
@@ -246,6 +246,27 @@ async def test_a_look_that_fails_is_told_to_those_who_watch(app: FastAPI, databa
 
     assert frame.event().startswith(b"event: trouble\ndata: ")
     assert b"the database cannot be reached" in frame.body
+
+
+async def test_a_report_says_what_became_of_the_last_hour(
+    api_client: httpx.AsyncClient, worker: SimulatedWorker, database: Database
+) -> None:
+    await worker.sign_on()
+    jobs = [(await api_client.post("/v1/jobs", json={"prompt": f"p{n}"})).json()["id"] for n in range(3)]
+    await worker.run(jobs[0])
+
+    found = (await api_client.get("/v1/admin/report?window=15m")).json()
+    too_long = await api_client.get("/v1/admin/report?window=8d")
+    async with database.read() as connection:
+        newest, has_more = await outcomes.submitted_since(
+            connection, datetime.now(UTC) - timedelta(hours=1), limit=2
+        )
+
+    assert found["total"]["outcomes"] == {"completed": 1, "queued": 2}
+    assert found["total"]["tokens"] == {"prompt": 3, "cached": 0, "completion": 2}
+    assert (found["is_partial"], [one["model"] for one in found["cost"]]) == (False, ["default"])
+    assert too_long.status_code == 422
+    assert ([one.id for one in newest], has_more) == ([jobs[2], jobs[1]], True)
 
 
 async def test_a_key_that_is_only_admin_may_watch(

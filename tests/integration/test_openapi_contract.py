@@ -70,6 +70,7 @@ OPERATIONS = [
     ("POST", "/v1/admin/models/{name}/drain"),
     ("POST", "/v1/admin/models/{name}/resume"),
     ("GET", "/v1/admin/overview"),
+    ("GET", "/v1/admin/report"),
     ("GET", "/v1/admin/jobs"),
     ("GET", "/v1/admin/jobs/{job_id}"),
     ("POST", "/v1/admin/jobs/{job_id}/cancel"),

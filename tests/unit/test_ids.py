@@ -1,8 +1,10 @@
 """Identifiers sort by time and do not repeat."""
 
+from datetime import UTC, datetime
+
 import pytest
 
-from core.ids import new_id
+from core.ids import first_id, new_id
 
 
 def test_ids_sort_by_the_time_they_were_made(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -19,3 +21,13 @@ def test_ids_made_at_once_differ() -> None:
 def test_an_id_names_its_kind_and_is_short() -> None:
     assert new_id("key").startswith("key_")
     assert len(new_id("key")) == len("key_") + 22
+
+
+def test_a_search_by_time_begins_before_every_id_of_that_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    at = datetime(2026, 1, 1, tzinfo=UTC)
+    monkeypatch.setattr("core.ids.time.time_ns", lambda: int(at.timestamp() * 1e9))
+    made = new_id("job")
+    monkeypatch.setattr("core.ids.time.time_ns", lambda: int(at.timestamp() * 1e9) - 1_000_000)
+    before = new_id("job")
+
+    assert before < first_id("job", at) < made
