@@ -51,6 +51,7 @@ def make_server(settings: Settings, app: FastAPI) -> Server:
             log_config=None,
             server_header=False,
             date_header=True,
+            forwarded_allow_ips=list(settings.api.trusted_proxies),
             timeout_keep_alive=int(settings.api.keep_alive.total_seconds()),
             timeout_graceful_shutdown=int(settings.api.drain.total_seconds()),
         )

@@ -270,6 +270,10 @@ class ApiSettings(Group):
         default=timedelta(seconds=75),
         description="How long an idle connection stays open; longer than a proxy in front keeps it.",
     )
+    trusted_proxies: tuple[str, ...] = Field(
+        default=("127.0.0.1",),
+        description="Addresses or networks of proxies whose X-Forwarded-Proto counts, for links and cookies.",
+    )
     compression: CompressionSettings = CompressionSettings()
 
 

@@ -68,10 +68,18 @@ def test_tls_negotiates_the_version(
 ) -> None:
     trust = ssl.create_default_context(cafile=proxy.authority)
     with httpx.Client(base_url=proxy.secure, headers=headers, http2=http2, verify=trust) as client:
-        answer = client.get("/v1/models")
+        answer = client.post("/v1/jobs", json={"prompt": "hello"})
 
-    assert answer.status_code == 200
+    assert answer.status_code == 202
     assert answer.http_version == version
+    assert answer.json()["urls"]["self"].startswith(f"{proxy.secure}/v1/jobs/")
+
+
+def test_who_says_that_it_was_https_is_not_believed(client: httpx.Client, proxy: Proxy) -> None:
+    claimed = {"X-Forwarded-Proto": "https", "X-Forwarded-For": "10.1.2.3"}
+    answer = client.post("/v1/jobs", json={"prompt": "hello"}, headers=claimed)
+
+    assert answer.json()["urls"]["self"].startswith(f"{proxy.plain}/v1/jobs/")
 
 
 async def test_one_connection_carries_more_calls_than_it_has_streams(
