@@ -14,6 +14,7 @@ from api.meter import RequestMeter
 from api.middleware import BodyLimit, RequestContext
 from api.routes import (
     answers_admin,
+    batches,
     console,
     dead_letters,
     degradation,
@@ -107,6 +108,7 @@ def create_app(
         degradation.router,
         openai.router,
         files.router,
+        batches.router,
         limits_admin.router,
         answers_admin.router,
         templates_admin.router,

@@ -18,6 +18,7 @@ from models.keys import ADMIN, JOBS
 from models.webhook_secrets import Vault
 from queues.admission import Admission
 from queues.answerers import Answerer
+from queues.batches.service import Batches
 from queues.event_reader import EventReader
 from queues.event_writer import EventWriter
 from queues.files import Files
@@ -64,12 +65,14 @@ class Parts:
     admission: Admission
     files: Files
     overviews: Overviews
+    batches: Batches
 
 
 def assemble(
     settings: Settings, *, database: Database, redis: Redis, catalogue: Catalogue, clock: Clock
 ) -> Parts:
     namespace = settings.broker.namespace
+    storage = open_storage(settings.storage)
     hot = HotJobs(redis, namespace=namespace, result_ttl=settings.redis.result_ttl)
     events = EventReader(redis, namespace=namespace)
     answers = AnswerIndex(redis, namespace=namespace, settings=settings.answers)
@@ -117,8 +120,9 @@ def assemble(
         templates=templates,
         embedder=embedder,
         admission=_admission(settings, board, who, catalogue, clock),
-        files=Files(database, open_storage(settings.storage), settings.storage),
         overviews=Overviews(database, Observer(database, redis, settings, ()), hot, catalogue.names),
+        files=Files(database, storage, settings.storage),
+        batches=Batches(database, storage),
     )
 
 

@@ -9,6 +9,7 @@ from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
 from api.schemas import (
     admin_read,
+    batch_read,
     degradation,
     file_read,
     job_create,
@@ -22,6 +23,7 @@ from api.schemas import (
     webhook_create,
     webhook_read,
 )
+from queues.requests.batch_request import BatchCreate
 from queues.requests.chat_request import ChatCreate
 from queues.requests.completion_request import CompletionCreate
 from queues.requests.job_request import JobCreate
@@ -35,6 +37,9 @@ _MODELS: Final[list[tuple[type[BaseModel], JsonSchemaMode]]] = [
     (openai_read.CompletionRead, "serialization"),
     (openai_read.ModelRead, "serialization"),
     (openai_read.ModelPage, "serialization"),
+    (BatchCreate, "validation"),
+    (batch_read.BatchRead, "serialization"),
+    (batch_read.BatchPage, "serialization"),
     (file_read.FileRead, "serialization"),
     (file_read.FilePage, "serialization"),
     (file_read.FileDeleted, "serialization"),

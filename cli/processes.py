@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Sequence
+    from collections.abc import Callable, Coroutine
 
     from core.settings import Settings
+    from models.catalogue import Catalogue
 
 app = typer.Typer()
 _PANEL = "Processes"
@@ -50,7 +51,8 @@ def relay() -> None:
     from core.loop import run
     from queues.relay import run_relay
 
-    run(_serve_models(_settings(show_metrics_of="relay"), run_relay))
+    settings = _settings(show_metrics_of="relay")
+    run(_serve_models(settings, lambda catalogue: run_relay(settings, catalogue.names)))
 
 
 @app.command(rich_help_panel=_PANEL)
@@ -59,7 +61,8 @@ def upkeep() -> None:
     from core.loop import run
     from queues.upkeep import run_upkeep
 
-    run(_serve_models(_settings(show_metrics_of="upkeep"), run_upkeep))
+    settings = _settings(show_metrics_of="upkeep")
+    run(_serve_models(settings, lambda catalogue: run_upkeep(settings, catalogue)))
 
 
 @app.command(
@@ -117,24 +120,22 @@ def migrate(
         raise typer.Exit(1)
 
 
-async def _serve_models(
-    settings: Settings, run: Callable[[Settings, Sequence[str]], Coroutine[Any, Any, None]]
-) -> None:
-    """`run(settings, served names)` until SIGTERM or SIGINT; SIGHUP begins it again, the catalogue read anew.
+async def _serve_models(settings: Settings, run: Callable[[Catalogue], Coroutine[Any, Any, None]]) -> None:
+    """`run(catalogue)` until SIGTERM or SIGINT; SIGHUP begins it again, the catalogue read anew.
 
     Either way what it opened is closed. A catalogue with a mistake changes nothing, and the log says why.
     """
     from core.collector import spare_long_lived
     from models.catalogue import find_catalogue, reread_catalogue
 
-    loop, stop, names = asyncio.get_running_loop(), asyncio.Event(), find_catalogue(settings).names
+    loop, stop, catalogue = asyncio.get_running_loop(), asyncio.Event(), find_catalogue(settings)
     changed = asyncio.Event()
 
     def reread() -> None:
-        nonlocal names
-        catalogue = reread_catalogue(settings)
-        if catalogue is not None:
-            names = catalogue.names
+        nonlocal catalogue
+        read = reread_catalogue(settings)
+        if read is not None:
+            catalogue = read
             changed.set()
 
     spare_long_lived()
@@ -143,7 +144,7 @@ async def _serve_models(
     loop.add_signal_handler(signal.SIGHUP, reread)
     while not stop.is_set():
         changed.clear()
-        await _until_first(run(settings, names), stop, changed)
+        await _until_first(run(catalogue), stop, changed)
 
 
 async def _until_first(work: Coroutine[Any, Any, None], *events: asyncio.Event) -> None:

@@ -28,12 +28,14 @@ from models.dialect import Database, open_database
 from models.keys import SCOPES, new_key
 from models.repositories import access, execution, fleet, outbox, webhook_deliveries
 from models.repositories.access import TenantRow
+from queues.batches.desk import BatchDesk
 from queues.event_writer import EventWriter
 from queues.observer import Observer
 from queues.overload import Overload
 from queues.publisher import open_publisher
 from queues.redis import open_redis
 from queues.relay import BELL, Relay
+from queues.storage import open_storage
 from queues.upkeep import Upkeep
 from queues.webhook_relay import WebhookRelay
 from workers.app import chosen_models, compose, worker_name
@@ -115,6 +117,8 @@ async def _up(settings: Settings, catalogue: Catalogue, listener: socket.socket,
             database, publisher, settings, names, events=events, observer=observer, overload=overload
         )
         await _run_in(stack, upkeep.run())
+        desk = BatchDesk(database, redis, open_storage(settings.storage), settings, catalogue)
+        await _run_in(stack, desk.run())
         await _work(stack, settings, catalogue)
         app = create_app(settings, database=database, redis=redis, catalogue=catalogue)
         await _serve(stack, app, settings, listener)

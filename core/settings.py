@@ -23,7 +23,7 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from core.batch_settings import StorageSettings
+from core.batch_settings import BatchSettings, StorageSettings
 from core.console_settings import ConsoleSettings
 from core.errors import ConfigurationMistake
 from core.http_settings import CompressionSettings
@@ -425,6 +425,7 @@ class Settings(BaseSettings):
     webhooks: WebhookSettings = WebhookSettings()
     api: ApiSettings = ApiSettings()
     storage: StorageSettings = StorageSettings()
+    batches: BatchSettings = BatchSettings()
     limits: LimitSettings = LimitSettings()
     answers: AnswerSettings = AnswerSettings()
     complexity: ComplexitySettings = ComplexitySettings()

@@ -76,6 +76,8 @@ class Batch(Base):
     finished_at: Mapped[datetime | None]
     fence: Mapped[int] = mapped_column(Integer, default=0)
     leased_until: Mapped[datetime | None]
+    key_id: Mapped[str | None] = mapped_column(ID)  # whose usage its lines are
+    output_ttl: Mapped[int | None] = mapped_column(Integer)  # seconds
 
     __table_args__ = (
         Index("ix_batches_tenant_id_id", "tenant_id", "id"),

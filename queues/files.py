@@ -7,10 +7,10 @@ from datetime import datetime, timedelta
 from typing import Final, Protocol
 
 from core.batch_settings import StorageSettings
-from core.errors import NotFound, StorageFull
+from core.errors import Conflict, NotFound, StorageFull
 from core.ids import new_id
 from models.dialect import Database
-from models.repositories import files
+from models.repositories import batches, files
 from models.repositories.files import INPUT, PROCESSED, UPLOADING, FileRow
 from queues.storage import Storage
 
@@ -106,7 +106,12 @@ class Files:
             )
 
     async def delete(self, tenant_id: str, file_id: str) -> None:
+        """Raises `Conflict` while a batch has yet to read it."""
         await self.read(tenant_id, file_id)
+        async with self._database.read() as connection:
+            reader = await batches.reads_file(connection, tenant_id, file_id)
+        if reader is not None:
+            raise Conflict(f"{reader} has yet to read this file: wait, or cancel it.")
         await self._discard(file_id)
 
     async def forget(self) -> int:

@@ -50,6 +50,10 @@ class Submission:
             span.note(job=job.id, tenant=job.tenant_id, model=job.model, service_class=job.service_class)
             return await self._group.submit(replace(job, trace=span.traceparent))
 
+    async def check_room(self) -> None:
+        """Raises `OutboxFull` where nothing more may wait."""
+        await self._cap.check()
+
     async def find_in_flight(self, tenant_id: str, fingerprint: str) -> str | None:
         """The unfinished job of the tenant that asked exactly this: what a retry without a key meant."""
         async with self._database.read() as connection:

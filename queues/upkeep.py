@@ -9,11 +9,13 @@ from core import metrics
 from core.errors import BrokerUnavailable, StoreUnavailable
 from core.logs import get_logger
 from core.settings import Settings
+from models.catalogue import Catalogue
 from models.dialect import Database, Leadership, open_database
 from models.lifecycle import Status, attempts_left
 from models.repositories import dead_letters, degradation, execution, fleet, jobs, outbox, usage
 from models.repositories.execution import Ending, LostLease
 from models.views import JobView
+from queues.batches.desk import BatchDesk
 from queues.event_writer import EventWriter
 from queues.messages import identity
 from queues.observer import Observer, stop_showing
@@ -22,6 +24,7 @@ from queues.pressure_board import EVERY
 from queues.publisher import Publisher, open_publisher
 from queues.redis import open_redis
 from queues.relay import BELL
+from queues.storage import open_storage
 
 logger = get_logger(__name__)
 
@@ -259,8 +262,9 @@ def count_ended(views: Sequence[JobView]) -> None:
             metrics.FAILURES.labels(view.model, str((view.error or {}).get("code"))).inc()
 
 
-async def run_upkeep(settings: Settings, models: Sequence[str]) -> None:
+async def run_upkeep(settings: Settings, catalogue: Catalogue) -> None:
     """The upkeep process, until it is cancelled."""
+    models = catalogue.names
     database = open_database(settings.database, namespace=settings.broker.namespace)
     redis = open_redis(settings.redis, namespace=settings.broker.namespace)
     publisher = open_publisher(settings.broker, models)
@@ -268,7 +272,7 @@ async def run_upkeep(settings: Settings, models: Sequence[str]) -> None:
     await events.start()
     try:
         observer = Observer(database, redis, settings, models, publisher=publisher)
-        await Upkeep(
+        upkeep = Upkeep(
             database,
             publisher,
             settings,
@@ -276,7 +280,9 @@ async def run_upkeep(settings: Settings, models: Sequence[str]) -> None:
             events=events,
             observer=observer,
             overload=Overload(database, redis, settings, models),
-        ).run()
+        )
+        desk = BatchDesk(database, redis, open_storage(settings.storage), settings, catalogue)
+        await asyncio.gather(upkeep.run(), desk.run())
     finally:
         await publisher.close()
         await events.close()

@@ -19,11 +19,11 @@ from api.headers import idempotency_key, is_repeat
 from api.intake import prepare, receive
 from api.job_answers import json_answer, render
 from api.json_body import read_json
-from api.openai_answers import END, Form, encode
 from core.errors import InvalidField, NotFound, StillRunning
 from core.logs import get_logger
 from models.catalogue import ServedModel
 from models.repositories.submission import NewJob
+from queues.openai_answers import END, Form, encode
 from queues.policy.admission import interactive_limit
 from queues.requests.chat_request import chat_to_job
 from queues.requests.completion_request import completion_to_job

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from sqlalchemy import Table, insert, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -103,10 +103,25 @@ class Receipt:
     job_id: str
 
 
+class Keyed(Protocol):
+    """What may be made once per idempotency key: a job, or a batch."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def tenant_id(self) -> str: ...
+    @property
+    def idempotency_key(self) -> str | None: ...
+    @property
+    def fingerprint(self) -> str: ...
+    @property
+    def created_at(self) -> datetime: ...
+
+
 async def accept(database: Database, connection: AsyncConnection, jobs: Sequence[NewJob]) -> list[Receipt]:
     """Inserts the jobs of one group, each once per idempotency key. Order is kept."""
-    known = await _reserve_keys(database, connection, [job for job in jobs if job.idempotency_key])
-    receipts = [_receipt(job, known) for job in jobs]
+    known = await reserve_keys(database, connection, [job for job in jobs if job.idempotency_key])
+    receipts = [receipt_of(job, known) for job in jobs]
     created = [
         job for job, receipt in zip(jobs, receipts, strict=True) if receipt.reception is Reception.CREATED
     ]
@@ -119,7 +134,7 @@ async def accept(database: Database, connection: AsyncConnection, jobs: Sequence
     ]
 
 
-def _receipt(job: NewJob, known: dict[tuple[str, str], tuple[str, str]]) -> Receipt:
+def receipt_of(job: Keyed, known: dict[tuple[str, str], tuple[str, str]]) -> Receipt:
     if job.idempotency_key is None:
         return Receipt(Reception.CREATED, job.id)
     job_id, fingerprint = known[job.tenant_id, job.idempotency_key]
@@ -129,13 +144,13 @@ def _receipt(job: NewJob, known: dict[tuple[str, str], tuple[str, str]]) -> Rece
     return Receipt(reception, job_id)
 
 
-async def _reserve_keys(
-    database: Database, connection: AsyncConnection, jobs: Sequence[NewJob]
+async def reserve_keys(
+    database: Database, connection: AsyncConnection, jobs: Sequence[Keyed]
 ) -> dict[tuple[str, str], tuple[str, str]]:
     """The job and fingerprint that own each key: ours where the key was free or had expired."""
     if not jobs:
         return {}
-    first: dict[tuple[str, str], NewJob] = {}
+    first: dict[tuple[str, str], Keyed] = {}
     for job in jobs:
         first.setdefault((job.tenant_id, job.idempotency_key or ""), job)
     table = _table(IdempotencyKey)

@@ -46,7 +46,7 @@ async def tell(connection: AsyncConnection, results: Mapping[str, Mapping[str, A
     rows: list[tuple[dict[str, Any], list[dict[str, Any]]]] = []
     for job in finished:
         kind = JOB_EVENTS[job.status]
-        if targets := _targets(job, kind, endpoints[job.tenant_id]):
+        if targets := _targets(job.tenant_id, job.webhook, kind, endpoints[job.tenant_id]):
             rows.append(_rows(job, kind, targets))
     await _insert(connection, rows)
 
@@ -70,6 +70,34 @@ async def tell_test(
     await _insert(connection, [(event, [delivery])])
     found: str = delivery["id"]
     return found
+
+
+async def tell_batch(
+    connection: AsyncConnection,
+    tenant_id: str,
+    kind: str,
+    data: Mapping[str, Any],
+    *,
+    webhook: Mapping[str, Any] | None,
+    at: datetime,
+    keep: timedelta,
+) -> None:
+    """An event of a batch that has just ended, for its own URL and for the tenant's endpoints."""
+    endpoints = await _endpoints_of(connection, {tenant_id})
+    targets = _targets(tenant_id, webhook, kind, endpoints[tenant_id])
+    if not targets:
+        return
+    event_id = new_id("evt")
+    event = {
+        "id": event_id,
+        "tenant_id": tenant_id,
+        "job_id": None,
+        "type": kind,
+        "body": body(event_id, kind, at, data),
+        "created_at": at,
+        "expires_at": at + keep,
+    }
+    await _insert(connection, [(event, [_delivery(event, target, at) for target in targets])])
 
 
 async def erase(connection: AsyncConnection, job_id: str) -> None:
@@ -149,14 +177,17 @@ async def _endpoints_of(
 
 
 def _targets(
-    job: FinishedJob, kind: str, endpoints: Sequence[tuple[str, str, Sequence[str]]]
+    tenant_id: str,
+    webhook: Mapping[str, Any] | None,
+    kind: str,
+    endpoints: Sequence[tuple[str, str, Sequence[str]]],
 ) -> list[Target]:
     targets = [
         Target(url, lane=name, endpoint_id=name) for name, url, events in endpoints if wants(events, kind)
     ]
-    if job.webhook and wants(job.webhook.get("events") or (), kind):
-        url = job.webhook["url"]
-        targets.append(Target(url, lane_of_url(job.tenant_id, url)))
+    if webhook and wants(webhook.get("events") or (), kind):
+        url = webhook["url"]
+        targets.append(Target(url, lane_of_url(tenant_id, url)))
     return targets
 
 

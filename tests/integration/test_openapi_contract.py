@@ -46,6 +46,12 @@ OPERATIONS = [
     ("POST", "/v1/jobs"),
     ("GET", "/v1/models"),
     ("GET", "/v1/models/{name}"),
+    ("POST", "/v1/batches"),
+    ("GET", "/v1/batches"),
+    ("GET", "/v1/batches/{batch_id}"),
+    ("POST", "/v1/batches/{batch_id}/cancel"),
+    ("GET", "/v1/batches/{batch_id}/output"),
+    ("POST", "/v1/batches/{batch_id}/retry_failed"),
     ("POST", "/v1/files"),
     ("GET", "/v1/files"),
     ("GET", "/v1/files/{file_id}"),
@@ -167,7 +173,15 @@ def _make_ids(url: str, headers: dict[str, str]) -> dict[str, str]:
         delivery = client.post(f"/webhook_endpoints/{endpoint}/test").json()["id"]
         form = {"data": {"purpose": "batch"}, "files": {"file": ("in.jsonl", b"{}")}}
         file = client.post("/files", **form).json()["id"]
-    return {"file_id": file, "job_id": job, "endpoint_id": endpoint, "delivery_id": delivery}
+        asked = {"input_file_id": file, "endpoint": "/v1/completions", "completion_window": "24h"}
+        batch = client.post("/batches", json=asked).json()["id"]
+    return {
+        "batch_id": batch,
+        "file_id": file,
+        "job_id": job,
+        "endpoint_id": endpoint,
+        "delivery_id": delivery,
+    }
 
 
 @pytest.mark.parametrize(("method", "path"), OPERATIONS)

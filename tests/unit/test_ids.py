@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from core.ids import first_id, new_id
+from core.ids import first_id, new_id, numbered_id
 
 
 def test_ids_sort_by_the_time_they_were_made(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -31,3 +31,15 @@ def test_a_search_by_time_begins_before_every_id_of_that_time(monkeypatch: pytes
     before = new_id("job")
 
     assert before < first_id("job", at) < made
+
+
+def test_numbered_ids_are_the_same_each_time_and_in_the_order_of_their_numbers() -> None:
+    before, series, after = (new_id("job") for _ in range(3))
+    numbers = [0, 1, 4095, 4096, 70_000, 2**24 - 1]
+    made = [numbered_id("job", series, number) for number in numbers]
+
+    assert made == sorted(set(made))
+    assert made == [numbered_id("job", series, number) for number in numbers]
+    assert not set(made) & {numbered_id("job", after, number) for number in numbers}
+    assert all(len(one) == len(series) for one in made)
+    assert before[:10] <= made[0][:10]

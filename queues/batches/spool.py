@@ -1,0 +1,83 @@
+"""Lines that passed, on disk until they are in the database, read in the order of their release."""
+
+from array import array
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import orjson
+
+_ROWS: Final = "rows"
+_ORDER: Final = "order"
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """What the order needs of a line, and where its row begins and ends."""
+
+    number: int
+    prefix: str | None
+    prefix_tokens: int
+    start: int
+    end: int
+
+
+def in_order(lines: Sequence[Placed]) -> list[Placed]:
+    """The longest shared prefix first, each group together; the rest as in the file. Pure."""
+    first: dict[str, int] = {}
+    shared: set[str] = set()
+    for line in lines:
+        if line.prefix is not None:
+            if line.prefix in first:
+                shared.add(line.prefix)
+            first.setdefault(line.prefix, line.number)
+
+    def rank(line: Placed) -> tuple[int, int, int]:
+        if line.prefix is None or line.prefix not in shared:
+            return (0, line.number, line.number)
+        return (-line.prefix_tokens, first[line.prefix], line.number)
+
+    return sorted(lines, key=rank)
+
+
+class SpoolWriter:
+    """Takes rows as they come; `close` writes down their order."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._rows = (folder / _ROWS).open("wb")
+        self._placed: list[Placed] = []
+
+    def add(self, number: int, row: dict[str, Any]) -> None:
+        start = self._rows.tell()
+        self._rows.write(orjson.dumps(row))
+        self._placed.append(Placed(number, row["prefix"], row["prefix_tokens"], start, self._rows.tell()))
+
+    def close(self) -> None:
+        self._rows.close()
+        places = array("q")
+        for line in in_order(self._placed):
+            places.extend((line.start, line.end))
+        (self._folder / _ORDER).write_bytes(places.tobytes())
+
+
+class Spool:
+    """Reads rows by their place in the order of release."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._places = array("q", (folder / _ORDER).read_bytes())
+
+    def __len__(self) -> int:
+        return len(self._places) // 2
+
+    def rows(self, start: int, count: int) -> list[dict[str, Any]]:
+        return list(self._read(start, min(count, len(self) - start)))
+
+    def _read(self, start: int, count: int) -> Iterator[dict[str, Any]]:
+        with (self._folder / _ROWS).open("rb") as file:
+            for place in range(start, start + count):
+                begin, end = self._places[2 * place : 2 * place + 2]
+                file.seek(begin)
+                yield orjson.loads(file.read(end - begin))
