@@ -1,7 +1,8 @@
-"""What it costs to be seen: CPU per job with metrics, scrapes and Celery events, and without any of them.
+"""What it costs to be seen: CPU per job with metrics, scrapes, Celery events and a console, and without.
 
-Two platforms stand side by side and take turns. One is as shipped, with a port for each process that is read
-as Prometheus does; in the other, `benchmarks/unmeasured` has taken the counting and the events out.
+Two platforms stand side by side and take turns. One is as shipped, with a port for each process that is
+read as Prometheus does, and a console that is open all the time; in the other, `benchmarks/unmeasured` has
+taken the counting and the events out, and nobody watches.
 
 Run: python -m benchmarks.observability [--rounds 5] [--jobs 3000] [--json FILE]
 """
@@ -23,7 +24,7 @@ from benchmarks.pipeline import one_round
 from tests.local_servers import free_port
 from tests.services import open_services
 
-ON, OFF = "with metrics and events", "without"
+ON, OFF = "with metrics, events and a console", "without"
 MOST = 1.05
 ROOT = Path(__file__).resolve().parents[1]
 _METERED = ("api", "relay", "upkeep", "worker")
@@ -49,8 +50,36 @@ def scraped(ports: Sequence[int], every: float = 5.0) -> Iterator[None]:
         thread.join()
 
 
-def measured(arm: Arm, ports: Sequence[int], jobs: int) -> dict[str, float]:
-    with scraped(ports):
+@contextmanager
+def watched(url: str, key: str) -> Iterator[None]:
+    """One console that stays open: it reads what it is sent and draws nothing."""
+    frames, began, stop = 0, threading.Event(), threading.Event()
+
+    def read() -> None:
+        nonlocal frames
+        headers = {"Authorization": f"Bearer {key}"}
+        path = f"{url}/v1/admin/overview/events"
+        with httpx.Client(timeout=30) as client, client.stream("GET", path, headers=headers) as answer:
+            for line in answer.raise_for_status().iter_lines():
+                frames += line.startswith("event: overview")
+                began.set()
+                if stop.is_set():
+                    return
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    if not began.wait(30):
+        raise RuntimeError("the console was shown nothing")
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+    print(f"  the console saw {frames} overviews")
+
+
+def measured(arm: Arm, ports: Sequence[int], key: str, jobs: int) -> dict[str, float]:
+    with scraped(ports), watched(arm.url, key):
         return one_round(arm, jobs)
 
 
@@ -75,11 +104,14 @@ def main() -> int:
         penstock(services, Path(on_folder), metrics=ports) as on,
         penstock(others, Path(off_folder), environment=unmeasured) as off,
     ):
+        if on.platform is None:
+            raise RuntimeError("it is not our own")
+        key = on.platform.key("operators", "--scope", "admin")
         for arm in (on, off):
             one_round(arm, 500)  # warm
         runs = {
-            ON: partial(measured, on, list(ports.values()), given.jobs),
-            OFF: partial(measured, off, [], given.jobs),
+            ON: partial(measured, on, list(ports.values()), key, given.jobs),
+            OFF: partial(one_round, off, given.jobs),
         }
         found = measure.interleaved(given.rounds, runs)
     return measure.report("observability", figures(found), to=given.json)

@@ -125,6 +125,7 @@ async def _up(settings: Settings, catalogue: Catalogue, listener: socket.socket,
         host, port = listener.getsockname()
         typer.echo(f"Penstock is ready at http://{host}:{port}")
         typer.echo(f"Development key: {key}")
+        typer.echo(f"Console: http://{host}:{port}/console takes that key")
         await stop.wait()
         typer.echo("Penstock is stopping: running jobs finish, the others stay queued", err=True)
 

@@ -230,6 +230,28 @@ async def test_the_stream_begins_with_an_overview_and_ends_with_the_process(
     assert orjson.loads(events[0]["data"])["object"] == "overview"
 
 
+async def test_a_revoked_key_ends_what_it_watches(
+    app: FastAPI, tenant: TestTenant, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("api.routes.overview._ASK_AGAIN", -1)
+    parts = app.state.parts
+    take, parts.overviews.feed._every = parts.overviews.feed._take, 0.0
+
+    async def revoked_before_the_second() -> Any:
+        frame = await take()
+        if parts.overviews.feed._number == 1:
+            async with database.begin() as connection:
+                await access.revoke_key(connection, tenant.key.split("-")[1])
+            parts.keys._known.clear()
+        return frame
+
+    parts.overviews.feed._take = revoked_before_the_second
+    async with client_of(app, tenant.headers) as client:
+        answer = await client.get("/v1/admin/overview/events")
+
+    assert [event["event"] for event in parsed_events(answer.text)] == ["overview", "expired"]
+
+
 async def test_a_look_that_fails_is_told_to_those_who_watch(app: FastAPI, database: Database) -> None:
     await database.close()
     feed = app.state.parts.overviews.feed
