@@ -23,19 +23,23 @@ class Piece:
 
 
 class Awaited:
-    """`is_ours`: this call made the job, so the job ends with it."""
+    """`is_ours`: this call made the job. A job ends with the last call here that waits for it.
+
+    Whoever makes one of these ends it with `leave` or `release`.
+    """
 
     def __init__(self, parts: Parts, view: JobView, *, starts_within: timedelta, is_ours: bool) -> None:
         now = asyncio.get_running_loop().time()
         self.view = view
         self._parts = parts
-        self._is_ours = is_ours
+        self._waits = True
         self._start_by = now + starts_within.total_seconds()
         self._end_by = now + parts.settings.overload.interactive.wait.total_seconds()
         self._started = False
         self._text = ""
         self._reasoning = ""
         self._next_index = 0
+        parts.watchers.join(view.id, made=is_ours)
 
     async def finish(self) -> JobView:
         """Raises `QueueTimeout`, `StillRunning`, `JobFailed` and `Unavailable`."""
@@ -68,13 +72,14 @@ class Awaited:
             raise WorkerLost("The worker was lost after part of the answer was sent; ask again.")
         yield Piece(text[len(self._text) :], reasoning[len(self._reasoning) :])
 
-    def keep(self) -> None:
-        """The job runs on without its caller."""
-        self._is_ours = False
+    def leave(self) -> bool:
+        """Waits no more. True where the job has lost its last caller."""
+        waited, self._waits = self._waits, False
+        return waited and self._parts.watchers.leave(self.view.id) and not self.view.is_finished
 
     async def release(self) -> None:
         """The caller is gone, or was told to go."""
-        if self._is_ours and not self.view.is_finished:
+        if self.leave():
             await cancel_unwatched(self._parts, self.view)
 
     async def _live(self) -> AsyncIterator[Piece]:
@@ -124,6 +129,7 @@ class Awaited:
         if self.view.is_finished:
             return
         if self._parts.reader.is_draining:
+            self._parts.watchers.keep(self.view.id)  # the client asks again, and finds it
             raise Unavailable("The server is going down; ask again.")
         self._started = self._started or self.view.status is not Status.QUEUED
         now = asyncio.get_running_loop().time()
@@ -131,4 +137,5 @@ class Awaited:
             await self.release()
             raise QueueTimeout("The job did not start within the longest wait of its class; ask again later.")
         if now >= self._end_by:
+            self._parts.watchers.keep(self.view.id)
             raise StillRunning("The job runs on: read it with GET /v1/jobs/{id}.", job_id=self.view.id)

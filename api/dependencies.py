@@ -10,6 +10,7 @@ from api import sessions
 from api.auth import Caller, KeyRing
 from api.limits import Door, default_bounds
 from api.overview import Overviews
+from api.watchers import Watchers
 from core.clock import Clock
 from core.settings import Settings
 from models.catalogue import Catalogue
@@ -66,6 +67,7 @@ class Parts:
     files: Files
     overviews: Overviews
     batches: Batches
+    watchers: Watchers
 
 
 def assemble(
@@ -123,6 +125,7 @@ def assemble(
         overviews=Overviews(database, Observer(database, redis, settings, ()), hot, catalogue.names),
         files=Files(database, storage, settings.storage),
         batches=Batches(database, storage),
+        watchers=Watchers(),
     )
 
 

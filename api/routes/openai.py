@@ -19,7 +19,7 @@ from api.headers import idempotency_key, is_repeat
 from api.intake import prepare, receive
 from api.job_answers import json_answer, render
 from api.json_body import read_json
-from core.errors import InvalidField, NotFound, StillRunning
+from core.errors import InvalidField, NotFound
 from core.logs import get_logger
 from models.catalogue import ServedModel
 from models.repositories.submission import NewJob
@@ -138,6 +138,7 @@ async def _until_answered(request: Request, awaited: Awaited) -> Any:
             raise NotFound("The client is gone.")
         return answer.result()
     finally:
+        awaited.leave()
         for task in (answer, gone):
             task.cancel()
         await asyncio.gather(answer, gone, return_exceptions=True)
@@ -153,7 +154,11 @@ async def _open_stream(
 ) -> StreamingResponse:
     """What goes wrong before the first piece, or the first silence, is an HTTP error."""
     pieces = awaited.pieces()
-    first = await anext(pieces)
+    try:
+        first = await anext(pieces)
+    except BaseException:
+        awaited.leave()
+        raise
     stream = _stream(request, awaited, form, first, pieces)
     headers = _HEADERS | headers | _job_headers(request, awaited)
     return _Watched(stream, awaited, headers=headers)
@@ -179,8 +184,6 @@ async def _stream(
     except Exception as error:  # noqa: BLE001 - the edge of a stream that has begun
         problem = describe(error)
         logger.info("stream_broken", job_id=awaited.view.id, code=problem.code)
-        if isinstance(error, StillRunning):
-            awaited.keep()
         yield encode(problem.body(instance=request.scope["penstock_request_id"]))
 
 

@@ -156,23 +156,43 @@ async def test_a_client_that_goes_takes_its_job_along(
     assert [view.status for view in await all_jobs(database, tenant)] == [ends[claimed]]
 
 
-async def test_a_second_caller_that_goes_leaves_the_job_to_the_first(
+@pytest.mark.parametrize("leaves", ["the first", "the second"])
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+async def test_a_job_with_two_callers_ends_with_the_last(
     app: FastAPI,
-    api_client: httpx.AsyncClient,
     database: Database,
     tenant: TestTenant,
     worker: SimulatedWorker,
+    *,
+    leaves: str,
+    stream: bool,
 ) -> None:
     headers = {**tenant.headers, "Idempotency-Key": "k"}
-    first = asyncio.create_task(api_client.post(CHAT, json=HI, headers=headers))
+    first = RawCall(app, CHAT, headers, json={**HI, "stream": stream})
     job_id = await queued_job(database, tenant)
     second = RawCall(app, CHAT, headers, json={**HI, "stream": True})
-    other = RawCall(app, CHAT, headers, json=HI)
-    await other.leave()
-    await second.leave()
+    await second.until(": keep-alive")
+    goes, stays = (first, second) if leaves == "the first" else (second, first)
+    await goes.leave()
     await worker.run(job_id)
+    await stays.ended()
 
-    assert (await first).json()["choices"][0]["message"]["content"] == "Hello."
+    assert stays.status == 200
+    assert "Hello." in stays.text
+
+
+async def test_a_job_that_both_its_callers_left_is_cancelled(
+    app: FastAPI, database: Database, tenant: TestTenant
+) -> None:
+    headers = {**tenant.headers, "Idempotency-Key": "k"}
+    first = RawCall(app, CHAT, headers, json={**HI, "stream": True})
+    await queued_job(database, tenant)
+    second = RawCall(app, CHAT, headers, json={**HI, "stream": True})
+    await second.until(": keep-alive")
+    await first.leave()
+    await second.leave()
+
+    assert [view.status for view in await all_jobs(database, tenant)] == [Status.CANCELLED]
 
 
 async def test_a_queued_stream_is_kept_alive_by_comments(
