@@ -57,6 +57,17 @@ class Client:
         raise_for_refusal(answer)
         return orjson.loads(answer.content) if answer.content else None
 
+    def download(self, path: str, parameters: dict[str, Any]) -> Iterator[bytes]:
+        """The answer in pieces. Raises as `call` does."""
+        try:
+            with self._http.stream("GET", path, params=parameters) as answer:
+                if answer.is_error:
+                    answer.read()
+                raise_for_refusal(answer)
+                yield from answer.iter_bytes()
+        except httpx.TransportError as error:
+            raise self._unreachable(error) from error
+
     def wait(self, job_id: str) -> dict[str, Any]:
         """The job once it is in a terminal state."""
         while True:

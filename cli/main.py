@@ -9,6 +9,7 @@ import typer
 from cli import (
     access,
     answers,
+    batches,
     dead_letters,
     degradation,
     jobs,
@@ -37,6 +38,7 @@ app.add_typer(report.app)
 app.add_typer(access.tenants, name="tenants")
 app.add_typer(access.keys, name="keys")
 app.add_typer(webhooks.app, name="webhooks")
+app.add_typer(batches.app, name="batch")
 app.add_typer(answers.app, name="answers")
 app.add_typer(models_admin.app, name="models")
 app.add_typer(dead_letters.app, name="dead-letters")

@@ -169,6 +169,7 @@ async def _row(line: Asked, check: Check, meter: PromptMeter) -> dict[str, Any]:
         "service_class": weight.service_class.value,
         "priority": wanted.priority,
         "cost": weight.cost,
+        "prompt_tokens": demand.prompt_tokens,
         "prefix": demand.prefix,
         "prefix_tokens": demand.prefix_tokens,
         "request": line.request,
