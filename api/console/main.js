@@ -46,6 +46,10 @@ function enter(session) {
   flower.hidden = !session.flower_url;
   if (session.flower_url) flower.href = session.flower_url;
   makeTry(byId("try"), session);
+  look();
+}
+
+function look() {
   watching?.abort();
   watching = new AbortController();
   watch(watching.signal);
@@ -116,6 +120,13 @@ byId("sign-out").addEventListener("click", async () => {
   } catch {
     connection("bad", "The API does not answer, so the session is still good. Try again.");
   }
+});
+
+// A page that nobody sees asks for nothing.
+document.addEventListener("visibilitychange", () => {
+  if (!watching) return;
+  if (document.hidden) watching.abort();
+  else look();
 });
 
 document.addEventListener("session-over", () => leave("The session has ended: sign in again."));

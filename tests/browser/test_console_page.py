@@ -111,6 +111,7 @@ async def test_a_waiting_job_says_why_and_is_cancelled_from_the_box(
         await page.get_by_role("button", name="Timeline").click()
         await expect(page.get_by_role("dialog")).to_contain_text("default is paused, so nothing of it begins")
         await console.take_picture("console-job")
+        assert await serious(page) == []
         await page.keyboard.press("Escape")
         await expect(page.get_by_role("button", name="Timeline")).to_be_focused()
 
@@ -221,6 +222,21 @@ async def test_a_session_that_ended_asks_for_the_key_again(console: Console) -> 
     await expect(page.get_by_role("alert")).to_have_text("The session has ended: sign in again.")
     await expect(page.get_by_label("API key")).to_be_focused()
     console.troubles.clear()  # the 401 that told the page
+
+
+async def test_the_first_key_skips_to_the_queues_and_a_small_screen_has_all_of_it(console: Console) -> None:
+    await console.page.set_viewport_size({"width": 390, "height": 800})
+    await console.sign_in()
+    page = console.page
+    await page.reload()
+    await expect(page.get_by_text("Live", exact=True)).to_be_visible()
+    await page.keyboard.press("Tab")
+    await expect(page.get_by_role("link", name="Skip to the queues")).to_be_focused()
+    await page.keyboard.press("Enter")
+
+    await expect(page.locator("#queues")).to_be_focused()
+    wide = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+    assert await page.evaluate(wide) == 0
 
 
 async def test_signing_out_shuts_the_door(console: Console) -> None:
