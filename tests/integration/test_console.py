@@ -8,9 +8,11 @@ import httpx
 import orjson
 import pytest
 from fastapi import FastAPI
+from sqlalchemy import insert
 
 from api.sessions import OWN_HEADER
 from core.settings import Settings
+from models.batch_tables import Batch, BatchTally
 from models.dialect import Database
 from models.keys import ADMIN
 from models.repositories import access, outcomes
@@ -268,6 +270,42 @@ async def test_a_look_that_fails_is_told_to_those_who_watch(app: FastAPI, databa
 
     assert frame.event().startswith(b"event: trouble\ndata: ")
     assert b"the database cannot be reached" in frame.body
+
+
+async def test_a_batch_says_how_far_it_is_with_what_ended_since_the_last_sum(
+    api_client: httpx.AsyncClient, database: Database, tenant: TestTenant
+) -> None:
+    now = datetime.now(UTC)
+    batch = {
+        "id": "batch_1",
+        "tenant_id": tenant.id,
+        "status": "in_progress",
+        "endpoint": "/v1/chat/completions",
+        "input_file_id": "file_1",
+        "service_class": "bulk",
+        "completion_window": "24h",
+        "models": ["default"],
+        "total": 10,
+        "loaded": 8,
+        "completed": 3,
+        "failed": 1,
+        "problems": [],
+        "metadata": {},
+        "created_at": now,
+        "expires_at": now + timedelta(hours=24),
+        "fence": 0,
+    }
+    tallies = [
+        {"batch_id": "batch_1", "completed": 2, "failed": 0},
+        {"batch_id": "batch_1", "completed": 1, "failed": 1},
+    ]
+    async with database.begin() as connection:
+        await connection.execute(insert(Batch.__table__).values(batch))
+        await connection.execute(insert(BatchTally.__table__).values(tallies))
+
+    [seen] = (await api_client.get("/v1/admin/overview")).json()["batches"]
+
+    assert (seen["total"], seen["completed"], seen["failed"]) == (10, 6, 2)
 
 
 async def test_a_report_says_what_became_of_the_last_hour(
