@@ -35,7 +35,7 @@ from tests.services import open_services
 SEED: Final = 11
 MODEL: Final = "default"
 _PROCESSES: Final = ("api", "relay", "upkeep", "worker")
-_DEPTH: Final = 40  # jobs in the system while the capacity is measured: eight slots, and a queue
+_DEPTH: Final = 24  # jobs in the system while the capacity is measured: the slots, and a queue behind them
 # Few slots leave CPU time for the API and the load on a small machine, so that the engine is what is short.
 _SLOTS: Final = 4
 # How long callers of the surge would wait: the limits of interactive calls.
@@ -273,7 +273,7 @@ def main() -> int:
     length = given.seconds / 4 if given.quick else given.seconds
     plan = Plan(
         seconds=length,
-        steady=max(20.0, 0.75 * length),
+        steady=max(40.0, 0.75 * length),
         patience=max(30.0, length),
         recovery=180.0,
         factors=(3.0,) if given.quick else (0.5, 1.0, 3.0),

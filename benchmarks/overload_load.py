@@ -11,11 +11,12 @@ import aiohttp
 
 from benchmarks.load import session
 from benchmarks.overload_findings import Found, Phase, Sent
-from benchmarks.overload_trace import CLASSES, Ask, trace
+from benchmarks.overload_trace import Ask, trace
 
 _ENDED: Final = frozenset({"completed", "failed", "cancelled", "expired"})
 _CONNECTIONS: Final = 400
 _LOOK: Final = 0.5  # seconds
+_PATIENCE: Final = 60.0  # seconds, for what is left of the backlog
 
 
 class Caller:
@@ -40,20 +41,19 @@ class Caller:
         return Phase(name, [Found(one, jobs.get(one.job_id or "")) for one in sent], time.time())
 
     async def backlog(self, name: str, *, depth: int, seconds: float, seed: int) -> tuple[Phase, float]:
-        """So many jobs in the system all the time; and the tokens a second that were answered meanwhile."""
-        asks = trace(rate=1000.0, seconds=60.0, seed=seed)
-        # A class for each place: else all would soon be bulk's, which waits longest.
-        of_class = {one: iter([ask for ask in asks if ask.service_class == one]) for one, _ in CLASSES}
-        places = [of_class[one] for one, share in CLASSES for _ in range(round(depth * share))]
+        """So many standard jobs in the system all the time; and how many a second ended meanwhile."""
+        asks = iter(
+            [ask for ask in trace(rate=1000.0, seconds=60.0, seed=seed) if ask.service_class == "standard"]
+        )
         sent: list[Sent] = []
         async with session(self._url, self._key, connections=_CONNECTIONS) as client:
             end = time.monotonic() + seconds
             began = time.time()
             await asyncio.gather(
-                *(self._one_after_another(client, waiting, name, sent, end) for waiting in places)
+                *(self._one_after_another(client, asks, name, sent, end) for _ in range(depth))
             )
             until = time.time()
-            jobs = await self._read(client, name)
+            jobs = await self._until_finished(client, name, sent, _PATIENCE)
         found = [Found(one, jobs.get(one.job_id or "")) for one in sent]
         return Phase(name, found, until), _rate(found, began, until)
 
