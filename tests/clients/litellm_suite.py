@@ -1,6 +1,8 @@
 """What the unmodified `litellm` SDK can do with a running platform; run by `test_official_clients.py`."""
 
+import json
 import os
+import time
 from typing import Any
 
 import litellm
@@ -47,11 +49,20 @@ def test_refusals_have_their_errors() -> None:
         complete(extra_body={"max_wait_ms": 1, "cache": False}, max_retries=0)
 
 
-def test_a_file() -> None:
-    lines = b'{"custom_id":"1","method":"POST","url":"/v1/chat/completions","body":{}}\n'
-    made = litellm.create_file(
-        file=("in.jsonl", lines), purpose="batch", custom_llm_provider="openai", **PLACE
+def test_a_file_and_its_batch() -> None:
+    body = {"model": "default", "messages": QUESTION, "max_tokens": 8}
+    line = {"custom_id": "1", "method": "POST", "url": "/v1/chat/completions", "body": body}
+    content = json.dumps(line).encode() + b"\n"
+    place = PLACE | {"custom_llm_provider": "openai"}
+    file = litellm.create_file(file=("in.jsonl", content), purpose="batch", **place)
+    made = litellm.create_batch(
+        input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="24h", **place
     )
-    content = litellm.file_content(file_id=made.id, custom_llm_provider="openai", **PLACE)
+    until = time.monotonic() + 90
+    while (batch := litellm.retrieve_batch(batch_id=made.id, **place)).status != "completed":
+        assert time.monotonic() < until, batch
+        time.sleep(0.1)  # the client has nothing to wait on
 
-    assert content.content == lines
+    assert litellm.file_content(file_id=file.id, **place).content == content
+    output = litellm.file_content(file_id=batch.output_file_id, **place).content
+    assert json.loads(output)["response"]["body"]["choices"][0]["message"]["content"]

@@ -3,7 +3,9 @@
 It imports nothing of ours: another environment, with another major version of the client, runs it as well.
 """
 
+import json
 import os
+import time
 from collections.abc import Iterator
 from typing import Any, Literal
 
@@ -11,6 +13,8 @@ import openai
 import pytest
 
 QUESTION = [{"role": "user", "content": "How long does a refund take"}]
+ENDPOINT: Any = "/v1/chat/completions"
+ENDS = {"completed", "failed", "expired", "cancelled"}
 TOOL = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}
 
 
@@ -237,6 +241,93 @@ def test_files_and_their_pages(client: openai.OpenAI) -> None:
     assert all(client.files.delete(file_id).deleted for file_id in ids)
     with pytest.raises(openai.NotFoundError):
         client.files.retrieve(ids[0])
+
+
+def lines(count: int, **body: Any) -> bytes:
+    asked = {"model": "default", "messages": QUESTION, "max_tokens": 16, "temperature": 0} | body
+    each = ({"custom_id": f"c{n}", "method": "POST", "url": ENDPOINT, "body": asked} for n in range(count))
+    return b"".join(json.dumps(line).encode() + b"\n" for line in each)
+
+
+def uploaded(client: openai.OpenAI, content: bytes) -> str:
+    return client.files.create(file=("in.jsonl", content), purpose="batch").id
+
+
+def ended(client: openai.OpenAI, batch_id: str) -> Any:
+    until = time.monotonic() + 90
+    while (batch := client.batches.retrieve(batch_id)).status not in ENDS:
+        assert time.monotonic() < until, batch
+        time.sleep(0.1)  # the client has nothing to wait on
+    return batch
+
+
+def test_a_batch_to_its_end(client: openai.OpenAI) -> None:
+    made = client.batches.create(
+        input_file_id=uploaded(client, lines(12)),
+        endpoint=ENDPOINT,
+        completion_window="24h",
+        metadata={"note": "n"},
+        extra_body={"service_class": "standard"},
+    )
+    batch = ended(client, made.id)
+    output = client.files.content(batch.output_file_id).read().splitlines()
+
+    assert made.status in {"validating", "in_progress"}
+    assert batch.status == "completed"
+    assert (batch.request_counts.total, batch.request_counts.completed) == (12, 12)
+    assert batch.metadata == {"note": "n"}
+    found = [json.loads(line) for line in output]
+    assert [line["custom_id"] for line in found] == [f"c{n}" for n in range(12)]
+    assert {line["response"]["status_code"] for line in found} == {200}
+    assert "refund" in found[0]["response"]["body"]["choices"][0]["message"]["content"].lower()
+
+
+def test_batches_are_listed_page_by_page(client: openai.OpenAI) -> None:
+    file_id = uploaded(client, lines(1))
+    made = [
+        client.batches.create(input_file_id=file_id, endpoint=ENDPOINT, completion_window="24h").id
+        for _ in range(3)
+    ]
+
+    assert [batch.id for batch in client.batches.list(limit=1) if batch.id in made] == made[::-1]
+    assert {ended(client, batch_id).status for batch_id in made} == {"completed"}
+
+
+def test_a_batch_is_cancelled(client: openai.OpenAI) -> None:
+    numbers = {"type": "array", "minItems": 400, "items": {"type": "integer"}}
+    shape = {"type": "json_schema", "json_schema": {"name": "numbers", "schema": numbers}}
+    content = lines(200, max_tokens=1500, response_format=shape)
+    made = client.batches.create(
+        input_file_id=uploaded(client, content), endpoint=ENDPOINT, completion_window="24h"
+    )
+    cancelled = client.batches.cancel(made.id)
+
+    assert cancelled.status in {"cancelling", "cancelled"}
+    assert ended(client, made.id).status == "cancelled"
+
+
+def test_a_bad_file_fails_its_batch_with_every_bad_line(client: openai.OpenAI) -> None:
+    content = lines(2) + b'{"custom_id": "c0"}\nnot json\n' + lines(1, stream=True)
+    made = client.batches.create(
+        input_file_id=uploaded(client, content), endpoint=ENDPOINT, completion_window="24h"
+    )
+    batch = ended(client, made.id)
+
+    assert batch.status == "failed"
+    assert {problem.line for problem in batch.errors.data} == {3, 4, 5}
+
+
+def test_what_a_batch_cannot_be_is_refused_by_name(client: openai.OpenAI) -> None:
+    with pytest.raises(openai.UnprocessableEntityError) as refused:
+        client.batches.create(
+            input_file_id="file_1",
+            endpoint=ENDPOINT,
+            completion_window="8d",  # type: ignore[arg-type]
+        )
+    with pytest.raises(openai.NotFoundError):
+        client.batches.retrieve("batch_none")
+
+    assert refused.value.param == "completion_window"
 
 
 async def _ask_in_parallel(count: int) -> list[str]:
