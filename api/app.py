@@ -6,7 +6,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from fastapi import FastAPI
 from redis.asyncio import Redis
-from starlette_compress import CompressMiddleware
+from starlette_compress import CompressMiddleware, add_compress_type
 
 from api import errors, openapi
 from api.dependencies import Parts, assemble
@@ -133,6 +133,7 @@ def _wrap(app: FastAPI, settings: Settings) -> None:
     app.add_middleware(RequestContext)
     app.add_middleware(RequestMeter)
     compression = settings.api.compression
+    add_compress_type("application/jsonl")
     app.add_middleware(
         CompressMiddleware,
         minimum_size=compression.minimum_size,

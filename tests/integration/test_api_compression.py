@@ -1,8 +1,11 @@
 """Answers and streams in the encoding that a client asks for, each event as soon as it is there."""
 
+from collections.abc import AsyncIterator
+
 import httpx
 import pytest
 from fastapi import FastAPI
+from fastapi.responses import StreamingResponse
 
 from core.http_settings import CompressionSettings
 from core.settings import Settings
@@ -77,6 +80,20 @@ async def test_a_small_answer_and_an_unchanged_one_go_as_they_are(api_client: ht
     assert "content-encoding" not in small.headers
     assert unchanged.status_code == 304
     assert "content-encoding" not in unchanged.headers
+
+
+async def test_the_lines_of_a_batch_are_compressed_as_they_come(
+    app: FastAPI, api_client: httpx.AsyncClient
+) -> None:
+    async def lines() -> AsyncIterator[bytes]:
+        for number in range(3):
+            yield b'{"custom_id": "%d"}\n' % number * 1000
+
+    app.add_api_route("/lines", lambda: StreamingResponse(lines(), media_type="application/jsonl"))
+    answer = await api_client.get("/lines", headers={"Accept-Encoding": "br"})
+
+    assert answer.headers["content-encoding"] == "br"
+    assert len(answer.text.splitlines()) == 3000
 
 
 class TestWithoutBrotli:
