@@ -20,6 +20,7 @@ from cli import (
     templates,
     top,
     webhooks,
+    why,
 )
 from core.errors import ConfigurationMistake, PenstockError
 
@@ -35,6 +36,7 @@ app.add_typer(jobs.app)
 app.add_typer(limits.app)
 app.add_typer(top.app)
 app.add_typer(report.app)
+app.add_typer(why.app)
 app.add_typer(access.tenants, name="tenants")
 app.add_typer(access.keys, name="keys")
 app.add_typer(webhooks.app, name="webhooks")

@@ -146,3 +146,34 @@ def test_a_stream_goes_on_after_an_outage_and_ends_with_the_key(api: list[str]) 
     assert [orjson.loads(line) for line in result.stdout.splitlines()] == [OVERVIEW]
     assert len(api) == 3
     assert "not valid any more" in str(result.exception)
+
+
+@pytest.mark.parametrize(
+    ("job", "said"),
+    [
+        (
+            {"waits": {"code": "no_worker", "sentence": "No worker.", "remedy": "Start one."}},
+            "No worker. Start one.",
+        ),
+        ({"status": "failed", "error": {"code": "x", "message": "silence"}}, "It is failed: silence"),
+    ],
+)
+def test_why_says_the_reason_or_the_end(
+    monkeypatch: pytest.MonkeyPatch, job: dict[str, Any], said: str
+) -> None:
+    change = {
+        "at": "2026-01-01T00:00:00Z",
+        "status": "queued",
+        "attempt": 0,
+        "worker": None,
+        "reason": "submitted",
+    }
+    document = {"status": "queued", "waits": None, "error": None, "timeline": [change]} | job
+    settings = load_settings({}, url="http://platform", key="sk-key_x-0123456789abcdef")
+    transport = httpx.MockTransport(lambda request: httpx.Response(200, json=document))
+    monkeypatch.setattr("cli.why._client", lambda: Client(settings, transport))
+
+    result = CliRunner().invoke(app, ["why", "job_1"])
+
+    assert result.stdout.splitlines()[0] == said
+    assert "submitted" in result.stdout
