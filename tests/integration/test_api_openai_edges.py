@@ -60,6 +60,14 @@ async def queued_job(database: Database, tenant: TestTenant, *, other_than: str 
         await asyncio.sleep(0)
 
 
+async def both_wait(app: FastAPI, job_id: str) -> None:
+    """Returns when two calls wait for the job."""
+    while True:
+        if app.state.parts.watchers._waiting[job_id] == 2:
+            return
+        await asyncio.sleep(0)
+
+
 def chunks(text: str) -> list[dict[str, Any]]:
     lines = [line[6:] for line in text.split("\n") if line.startswith("data: ") and line != "data: [DONE]"]
     return [orjson.loads(line) for line in lines]
@@ -131,6 +139,45 @@ class TestALongAnswer:
         assert error.value.status_code == 504
         assert error.value.code == "still_running"
         assert len(await all_jobs(database, tenant)) == 1
+
+
+class LosesTheFirstAnswer(httpx2.AsyncBaseTransport):
+    """A network on which the first request arrives, and its answer does not."""
+
+    def __init__(self, app: FastAPI) -> None:
+        self._inner = httpx2.ASGITransport(app=app)
+        self.counts: list[str | None] = []
+        self.lost: asyncio.Task[httpx2.Response] | None = None
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        self.counts.append(request.headers.get("x-stainless-retry-count"))
+        if self.lost is not None:
+            return await self._inner.handle_async_request(request)
+        self.lost = asyncio.create_task(self._inner.handle_async_request(request))
+        raise httpx2.ReadTimeout("lost", request=request)
+
+
+async def test_the_official_clients_own_retry_gets_the_answer_of_the_job_that_it_made(
+    app: FastAPI, database: Database, tenant: TestTenant, worker: SimulatedWorker
+) -> None:
+    network = LosesTheFirstAnswer(app)
+    async with openai.AsyncOpenAI(
+        base_url="http://penstock.test/v1",
+        api_key=tenant.key,
+        http_client=httpx2.AsyncClient(transport=network),
+    ) as client:
+        call = asyncio.create_task(client.chat.completions.create(**HI))
+        job_id = await queued_job(database, tenant)
+        await both_wait(app, job_id)
+        await worker.run(job_id)
+        answer = await call
+
+    assert answer.choices[0].message.content == "Hello."
+    assert answer.id == job_id
+    assert network.counts == ["0", "1"]
+    assert len(await all_jobs(database, tenant)) == 1
+    assert network.lost is not None
+    assert (await network.lost).status_code == 200
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
