@@ -14,7 +14,8 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from cli.schema import plain_refusals, refuse_missing_folder
-from core.errors import ConfigurationMistake, StoreUnavailable
+from core.errors import ConfigurationMistake, StorageUnavailable, StoreUnavailable
+from core.ids import new_id
 from core.settings import Settings, load_settings
 from models.catalogue import Catalogue, find_catalogue
 from models.dialect import open_database
@@ -22,6 +23,7 @@ from models.repositories import fleet
 from models.repositories.schema import applied_revision, latest_revision
 from queues.embedded_broker import register
 from queues.redis import open_redis
+from queues.storage import open_storage
 from queues.topology import Topology
 
 _EMBEDDED: Final = "in-process; nothing to reach"
@@ -46,6 +48,7 @@ async def run_checks() -> list[Check]:
     checks.append(check)
     checks += [check async for check in _database(settings)]
     checks.append(await _redis(settings))
+    checks.append(await _storage(settings))
     checks += await asyncio.to_thread(lambda: list(_broker(settings, catalogue)))
     checks += list(_engines(catalogue))
     checks.append(await _api(settings))
@@ -68,6 +71,23 @@ def _catalogue(settings: Settings) -> tuple[Catalogue | None, Check]:
             "catalogue", ok=False, found=f"no such file: {'; '.join(missing)}", remedy="Correct the path."
         )
     return catalogue, Check("catalogue", ok=True, found=f"serves {', '.join(catalogue.names)}")
+
+
+async def _storage(settings: Settings) -> Check:
+    """Writes an object and removes it: to read alone would be no sign that batches can end."""
+    where, name = settings.storage.url, new_id("probe")
+
+    async def nothing() -> AsyncIterator[bytes]:
+        yield b"penstock doctor"
+
+    try:
+        storage = open_storage(settings.storage)
+        await storage.write(name, nothing())
+        await storage.remove(name)
+    except (ConfigurationMistake, StorageUnavailable, OSError) as error:
+        remedy = "Make it writable for API and upkeep, or correct PENSTOCK_STORAGE__URL."
+        return Check("storage", ok=False, found=f"{where}: {_first_line(error)}", remedy=remedy)
+    return Check("storage", ok=True, found=where)
 
 
 async def _database(settings: Settings) -> AsyncIterator[Check]:

@@ -75,14 +75,18 @@ def _translated(name: str) -> Iterator[None]:
 
 
 def open_storage(settings: StorageSettings) -> Storage:
-    """Connects at the first use. Raises `ConfigurationMistake`."""
+    """Makes the folder; a bucket is reached at its first use. Raises `ConfigurationMistake`."""
     address = urlsplit(settings.url)
     if address.scheme == "s3":
         prefix = address.path.strip("/") or None
         return Storage(S3Store(address.netloc, prefix=prefix, **_s3_options(settings)))
     if address.scheme:
         raise ConfigurationMistake(f"PENSTOCK_STORAGE__URL: {address.scheme}:// is no folder and not s3://.")
-    return Storage(LocalStore(Path(settings.url).resolve(), mkdir=True))
+    try:
+        return Storage(LocalStore(Path(settings.url).resolve(), mkdir=True))
+    except (BaseError, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigurationMistake(f"PENSTOCK_STORAGE__URL: {settings.url} is no folder: {reason}") from error
 
 
 def _s3_options(settings: StorageSettings) -> Any:

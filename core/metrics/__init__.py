@@ -160,6 +160,12 @@ FINISHED: Final = counter(
     (*_KIND, "status"),
     by=(Process.WORKER, Process.UPKEEP, Process.API),
 )
+BATCHES: Final = counter(
+    "penstock_batches_finished_total",
+    "Batches that reached their end, by status: completed, failed, expired or cancelled.",
+    ("status",),
+    by=(Process.UPKEEP,),
+)
 ANSWERS: Final = counter(
     "penstock_answers_total",
     "Completed jobs by the level that their answer has: full, truncate, template or similar.",

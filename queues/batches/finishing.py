@@ -11,6 +11,7 @@ from typing import Final
 
 import orjson
 
+from core import metrics
 from core.errors import NotFound
 from core.ids import new_id
 from core.logs import get_logger
@@ -98,6 +99,7 @@ class Finish:
             for row in filter(None, (output, errors)):
                 await files.complete(connection, row)
             await tell_end(connection, batch, status, keep=self._settings.upkeep.retention, **values)
+        metrics.BATCHES.labels(status).inc()
         logger.info("batch_finished", batch_id=batch.id, status=status, completed=sums.completed)
 
     async def _completed(self, batch: BatchRow, sums: Sums) -> AsyncIterator[bytes]:

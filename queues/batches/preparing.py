@@ -106,6 +106,7 @@ class Preparation:
             if report.problems:
                 await hold.move(connection, status="failed", problems=report.problems, finished_at=Now())
                 await tell_end(connection, hold.batch, "failed", keep=self._settings.upkeep.retention)
+                metrics.BATCHES.labels("failed").inc()
                 logger.info("batch_failed", batch_id=hold.batch.id, bad_lines=report.bad)
                 return False
             values: dict[str, Any] = {"total": report.total, "models": report.models}

@@ -93,3 +93,10 @@ async def test_a_storage_that_is_gone_is_said(tmp_path: Path) -> None:
 def test_an_unknown_kind_of_storage_stops_the_start() -> None:
     with pytest.raises(ConfigurationMistake, match="ftp"):
         open_storage(StorageSettings(url="ftp://somewhere"))
+
+
+def test_a_folder_that_cannot_be_made_stops_the_start(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+
+    with pytest.raises(ConfigurationMistake, match="PENSTOCK_STORAGE__URL"):
+        open_storage(StorageSettings(url=str(tmp_path / "file" / "below")))
