@@ -20,7 +20,9 @@ def _concern(tone: str, sentence: str, remedy: str) -> dict[str, str]:
 
 def _platform(totals: dict[str, Any]) -> Iterator[dict[str, str]]:
     if not totals["workers"]:
-        waiting = f" and {totals['waiting']} jobs wait" if totals["waiting"] else ""
+        waiting = {0: "", 1: " and one job waits"}.get(
+            totals["waiting"], f" and {totals['waiting']} jobs wait"
+        )
         yield _concern("bad", f"No worker is alive{waiting}.", "Start one: penstock worker")
     if letters := totals["dead_letters"]:
         count = "One dead letter" if letters == 1 else f"{letters} dead letters"

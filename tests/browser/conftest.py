@@ -22,7 +22,7 @@ from playwright.async_api import (
 from tests.embedded import Up, up
 
 IMAGES = Path(__file__).resolve().parents[2] / "docs" / "images"
-_KEY = "sk-key_operator-0123456789abcdef0123"
+KEY = "sk-key_operator-0123456789abcdef0123"
 _LOOK = 20_000  # milliseconds that a page may take to show what it should
 
 
@@ -69,7 +69,7 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
     folder = tmp_path_factory.mktemp("console")
     with up(
         folder,
-        PENSTOCK_BOOTSTRAP_KEY=_KEY,
+        PENSTOCK_BOOTSTRAP_KEY=KEY,
         PENSTOCK_CONSOLE__FLOWER_URL="http://flower.test:5555",
         PENSTOCK_WORKER__EVENT_FLUSH="1ms",  # the bundled model answers within the usual 15 ms
         # Level 1 stays while it is looked at, and is gone soon after the pressure.

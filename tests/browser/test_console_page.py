@@ -15,9 +15,9 @@ from playwright.async_api import Browser, Page, expect
 from core.settings import DatabaseSettings, Settings
 from models.dialect import open_database
 from queues.upkeep import Upkeep
-from tests.browser.conftest import Console, watch
+from tests.browser.conftest import KEY, Console, watch
 from tests.contracts.stores import claim
-from tests.embedded import Up, up
+from tests.embedded import Up, lonely_api, up
 from tests.fakes.fake_publisher import FakePublisher
 from tests.local_servers import free_port
 
@@ -248,6 +248,27 @@ async def test_signing_out_shuts_the_door(console: Console) -> None:
 
     await expect(page.get_by_label("API key")).to_be_visible()
     assert await serious(page) == []
+
+
+async def test_a_platform_without_workers_says_what_to_start(chromium: Browser, tmp_path: Path) -> None:
+    with lonely_api(tmp_path, KEY) as platform:
+        context = await chromium.new_context()
+        console = await watch(context, platform)
+        await console.sign_in()
+        page = console.page
+        await page.get_by_role("textbox", name="Prompt").fill("where is my order")
+        await page.get_by_role("button", name="Send").click()
+        await page.get_by_role("button", name="Timeline").click()
+
+        await expect(page.get_by_role("dialog")).to_contain_text("No worker that serves default is alive")
+        await page.keyboard.press("Escape")
+        attention = page.get_by_role("region", name="What needs attention")
+        await expect(attention).to_contain_text(
+            "No worker is alive and one job waits. Start one: penstock worker"
+        )
+        await expect(section(page, "Workers and engines")).to_contain_text("nothing runs. Start one")
+        await context.close()
+    assert console.troubles == []
 
 
 async def test_an_api_that_went_away_is_said_and_found_again(chromium: Browser, tmp_path: Path) -> None:
