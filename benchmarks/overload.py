@@ -35,9 +35,11 @@ from tests.services import open_services
 SEED: Final = 11
 MODEL: Final = "default"
 _PROCESSES: Final = ("api", "relay", "upkeep", "worker")
-_DEPTH: Final = 24  # jobs in the system while the capacity is measured: the slots, and a queue behind them
-# Few slots leave CPU time for the API and the load on a small machine, so that the engine is what is short.
-_SLOTS: Final = 4
+_DEPTH: Final = 24  # jobs in the system while the capacity is measured: the slots, and a queue behind
+# With more slots the tiny model answers as much as two cores can carry, and the API and the load compete
+# with it: what is short must be the engine. Half of two slots is one for premium; an eighth of them is none.
+_SLOTS: Final = 2
+_RESERVED: Final = "0.5"
 # How long callers of the surge would wait: the limits of interactive calls.
 _LIMITS: Final = {"premium": 10_000, "standard": 30_000}
 # Slots, and milliseconds to the first token and for each: about what llama.cpp does on two cores.
@@ -99,8 +101,7 @@ def stage(
                 assert arm.platform is not None  # noqa: S101 - it has just been started
                 yield _stage(arm.platform, limits)
         else:
-            # An eighth of four slots is none.
-            settings |= {"CATALOGUE": str(catalogue), "ORDER__RESERVED_PREMIUM": "0.25"}
+            settings |= {"CATALOGUE": str(catalogue), "ORDER__RESERVED_PREMIUM": _RESERVED}
             with running_platform(
                 services, folder, processes=_PROCESSES, metrics=None, **settings
             ) as platform:

@@ -56,13 +56,17 @@ class SlowStart:
 
 @dataclass(frozen=True, slots=True)
 class LongWait:
-    """What comes now would begin too late, whatever those that began lately had to wait."""
+    """What comes now would begin too late, whatever those that began lately had to wait.
+
+    Fewer than there are slots are no queue: while a class has one or two waiting, what of it starts is what
+    comes, and a rate out of that predicts seconds for a job that begins at once.
+    """
 
     limit: float
     name: str = "predicted_wait"
 
     def strain(self, pressure: Pressure) -> tuple[float, str] | None:
-        if pressure.beyond == 0:
+        if pressure.beyond == 0 or pressure.beyond < pressure.slots:
             return None
         reason = f"predicted wait {pressure.growth:.1f} s; the limit is {self.limit:g} s"
         return pressure.growth / self.limit, reason

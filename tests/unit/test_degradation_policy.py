@@ -56,6 +56,13 @@ def test_the_level_follows_how_long_what_comes_now_would_wait(wait: float, level
     assert state.rule == ("predicted_wait" if level else "none")
 
 
+def test_a_predicted_wait_of_fewer_than_there_are_slots_is_no_overload() -> None:
+    classes = {"standard": Reading(jobs=7, tokens=700, rate=70.0, wait=10.0)}
+    pressure = Pressure(at=0.0, slots=8, running=8, classes=classes)
+
+    assert advance(State(), pressure, SETTINGS, now=1.0).level is Level.FULL
+
+
 def test_bulk_alone_is_no_overload() -> None:
     pressure = Pressure(at=0.0, slots=8, running=8, classes={"bulk": Reading(jobs=10_000, wait=900.0)})
 
