@@ -39,10 +39,18 @@ _TEXTS: Final = _Many(Text)
 _NUMBERS: Final = _Many(BigInteger)
 
 
-class Among(ColumnElement[bool]):
-    """`column` is one of the texts."""
+class _Condition(ColumnElement[bool]):
+    """Stands in a WHERE as it is: SQLAlchemy would append `= 1` on SQLite, which no index serves."""
 
     type = Boolean()
+
+    def self_group(self, against: Any = None) -> Any:  # noqa: ARG002 - SQLAlchemy's interface
+        return self
+
+
+class Among(_Condition):
+    """`column` is one of the texts."""
+
     _traverse_internals = [  # noqa: RUF012 - SQLAlchemy's interface
         ("column", InternalTraversal.dp_clauseelement),
         ("texts", InternalTraversal.dp_clauseelement),
@@ -54,10 +62,9 @@ class Among(ColumnElement[bool]):
         self.texts = bindparam(None, list(texts), type_=_TEXTS, unique=True)
 
 
-class PairAmong(ColumnElement[bool]):
+class PairAmong(_Condition):
     """`(text, number)` of the row is one of the pairs."""
 
-    type = Boolean()
     _traverse_internals = [  # noqa: RUF012 - SQLAlchemy's interface
         (name, InternalTraversal.dp_clauseelement) for name in ("text", "number", "texts", "numbers")
     ]

@@ -243,6 +243,23 @@ async def test_pairs_are_found_as_pairs(database: Database) -> None:
     assert sorted(found.scalars()) == ["job_0", "job_2"]
 
 
+@pytest.mark.parametrize("profile", ["embedded"], indirect=True)
+async def test_sqlite_finds_a_group_by_its_index(database: Database) -> None:
+    outbox = table(Outbox)
+    conditions = [
+        Among(outbox.c.job_id, ["job_1"]),
+        PairAmong(outbox.c.job_id, outbox.c.generation, [("job_1", 0)]),
+    ]
+
+    for condition in conditions:
+        statement = outbox.delete().where(condition).compile(database.engine)
+        plan = f"EXPLAIN QUERY PLAN {statement}"
+        async with database.read() as connection:
+            rows = await connection.exec_driver_sql(plan, ('["job_1"]', "[0]")[: plan.count("?")])
+            steps = " ".join(row.detail for row in rows)
+        assert "SEARCH outbox" in steps, steps
+
+
 def waiting(job_id: str, *, generation: int) -> dict[str, Any]:
     return {
         "job_id": job_id,
