@@ -145,6 +145,12 @@ class OrderSettings(Group):
     deadline_slack: Duration = Field(
         default=timedelta(seconds=10), description="A deadline nearer than this goes before the others."
     )
+    prefix_window: PositiveInt = Field(
+        default=512, description="Waiting jobs of one lane among which a shared prefix is looked for."
+    )
+    max_shared_prefix_tokens: PositiveInt = Field(
+        default=8192, description="A shared prefix counts for so many tokens at most."
+    )
 
 
 class WorkerSettings(Group):

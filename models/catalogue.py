@@ -137,12 +137,16 @@ class SGLangModel(ServedModel):
     numa_node: NonNegativeInt | None = Field(default=None, description="Bind to this node, with numactl.")
     preset: Literal["high-concurrency"] | None = Field(
         default=None,
-        description="high-concurrency: prompts in chunks of 512 tokens, 4,096 of them per step.",
+        description="high-concurrency: prompts in chunks of 512 tokens, 4,096 of them per step, and answers"
+        " streamed 16 tokens at a time.",
     )
     tensor_parallel: PositiveInt | None = Field(default=None, description="GPUs that share one model.")
     quantization: str | None = Field(default=None, description="fp8, awq, gptq and others that SGLang knows.")
     prefill_chunk: int | None = Field(default=None, description="Prompt tokens of one chunk; -1: whole.")
     batch_tokens: PositiveInt | None = Field(default=None, description="Prompt tokens per step.")
+    stream_interval: PositiveInt | None = Field(
+        default=None, description="Answer tokens per streamed piece; the first always comes alone."
+    )
     memory_fraction: float | None = Field(
         default=None, gt=0, lt=1, description="Part of the GPU's memory for weights and the KV pool."
     )

@@ -52,6 +52,7 @@ class Rules:
     tenant_quantum: int = 512
     tenant_half_life: float = 15.0
     deadline_slack: float = 10.0
+    max_shared_prefix: int = 8192  # tokens
 
     @classmethod
     def of(cls, settings: OrderSettings) -> "Rules":
@@ -61,6 +62,7 @@ class Rules:
             tenant_quantum=settings.tenant_quantum,
             tenant_half_life=settings.tenant_half_life.total_seconds(),
             deadline_slack=settings.deadline_slack.total_seconds(),
+            max_shared_prefix=settings.max_shared_prefix_tokens,
         )
 
 
@@ -240,7 +242,7 @@ def _rank(item: Item, groups: Mapping[str, tuple[int, float]], rules: Rules, loa
     urgent = item.deadline is not None and item.deadline - load.now <= rules.deadline_slack
     warm = item.prefix in load.warm
     count, first = groups[item.prefix] if item.prefix is not None else (1, item.arrived)
-    shared = item.prefix_tokens if count > 1 or warm else 0
+    shared = min(item.prefix_tokens, rules.max_shared_prefix) if count > 1 or warm else 0
     return (
         -item.priority,
         0 if urgent else 1,

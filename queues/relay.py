@@ -34,6 +34,7 @@ logger = get_logger(__name__)
 BELL: Final = "release"
 RETRY: Final = timedelta(seconds=1)
 _LANES_PER_ROUND: Final = 64
+_MOST_PREFIXES: Final = 32  # per lane and round
 _FRESH: Final = 1.0  # seconds that slots and rates are believed
 _DUTY: Final = 0.05  # part of the time that counting the whole outbox may take
 _SMOOTHING: Final = 0.3
@@ -48,6 +49,10 @@ class Relay:
         self._settings = settings.relay
         self._alive_within = 3 * settings.worker.heartbeat
         self._rules = Rules.of(settings.order)
+        self._prefix_window = settings.order.prefix_window
+        self._warm: dict[
+            tuple[str, str], tuple[str, ...]
+        ] = {}  # prefixes of what went last, by model and class
         self._shares: defaultdict[str, Shares] = defaultdict(Shares)
         self._is_unfinished = False  # one round was not enough
         self._gauge = Gauge(redis, settings.broker.namespace)
@@ -131,7 +136,20 @@ class Relay:
         for service_class, bound in self._rules.ageing.items():
             aged = [(_name(lane), allowed[lane]) for lane in full if lane.service_class == service_class]
             rows += await outbox.candidates(connection, aged, aged=timedelta(seconds=bound))
+        rows += await outbox.kin(connection, self._kin(rows, full, allowed), among=self._prefix_window)
         return list({row.job_id: row for row in rows}.values())
+
+    def _kin(
+        self, rows: Sequence[WaitingRow], full: Sequence[Lane], allowed: Mapping[Lane, int]
+    ) -> list[tuple[str, tuple[str, ...], int]]:
+        """Whose kin to look for further back in a lane: what went last, then what goes now."""
+        prefixes = {lane: dict.fromkeys(self._warm.get(lane.group, ())) for lane in full}
+        for row in rows:
+            if row.prefix is not None and (known := prefixes.get(_lane_of(row))) is not None:
+                known[row.prefix] = None
+        return [
+            (_name(lane), tuple(found)[:_MOST_PREFIXES], allowed[lane]) for lane, found in prefixes.items()
+        ]
 
     def _choose(self, rows: Sequence[WaitingRow], allowed: Allowance) -> list[JobEnvelope]:
         """Each class of each model in its order, within the allowances."""
@@ -146,14 +164,25 @@ class Relay:
                 if room.get(owner, 0) > 0:
                     room[owner] -= 1
                     chosen.append(_envelope(row, self._gauge.backlog(*group)))
-        return chosen[: self._settings.window]
+        chosen = chosen[: self._settings.window]
+        self._remember(chosen)
+        return chosen
+
+    def _remember(self, chosen: Sequence[JobEnvelope]) -> None:
+        """A group that one round could not release whole goes on in the next, while its prefix is warm."""
+        went: defaultdict[tuple[str, str], dict[str, None]] = defaultdict(dict)
+        for envelope in chosen:
+            group = (envelope.model, envelope.service_class)
+            went[group] |= {} if envelope.prefix is None else {envelope.prefix: None}
+        self._warm |= {group: tuple(prefixes) for group, prefixes in went.items()}
 
     def _in_order(
         self, group: tuple[str, str], rows: Sequence[WaitingRow], *, limit: int
     ) -> list[WaitingRow]:
         model, _ = group
         by_id = {row.job_id: row for row in rows}
-        load = Load(now=time.time(), limit=limit, unreserved=limit)
+        warm = frozenset(self._warm.get(group, ()))
+        load = Load(now=time.time(), limit=limit, unreserved=limit, warm=warm)
         items = [_item(row) for row in rows]
         ordered, self._shares[model] = choose(items, self._shares[model], self._rules, load)
         return [by_id[item.key] for item in ordered]

@@ -26,6 +26,7 @@ from workers.engines.protocol import Engine, EngineState
 from workers.ledger import Ledger, Settled
 from workers.meter import DeskMeter
 from workers.quarantine import Isolation, isolation, opening
+from workers.refill import MOST_UNHEARD, refill
 from workers.runner import Discard, Events, GiveBack, JobRunner, Outcome, Stop
 
 logger = get_logger(__name__)
@@ -59,6 +60,7 @@ class Run:
     isolation: Isolation = Isolation.FREE
     task: "asyncio.Task[None] | None" = None
     begun: bool = False
+    is_heard: bool = False  # it made a token
 
     def is_stopped_by(self, *reasons: Stop) -> bool:
         return self.stopped.done() and self.stopped.result() in reasons
@@ -87,6 +89,7 @@ class Desk:
     counts: Counter[str] = field(default_factory=Counter)
     meter: DeskMeter = field(init=False)
     _claiming: int = 0
+    _unheard: int = 0
     is_offered: bool = False  # what waits here was released once more, and nothing has moved since
     _refusals: int = 0
     _moved_at: float = field(default_factory=time.monotonic)
@@ -174,7 +177,10 @@ class Desk:
 
     def _choose(self) -> list[Delivery]:
         free = self.slots - len(self.running) - self._claiming
-        if free <= 0 or not self.window or not self._may_begin():
+        may_begin = refill(
+            slots=self.slots, busy=self.slots - free, waiting=len(self.window), unheard=self._unheard
+        )
+        if may_begin <= 0 or not self.window or not self._may_begin():
             return []
         kinds = {task_id: self._isolation(held) for task_id, held in self.window.items()}
         inside = [run.isolation for run in self.running.values()]
@@ -182,7 +188,7 @@ class Desk:
         deliveries = [held for task_id, held in self.window.items() if kinds[task_id] is kind]
         load = Load(
             now=time.time(),
-            limit=min(free, room),
+            limit=min(may_begin, room),
             unreserved=max(0, free - self._withheld()),
             backlog=_backlog(deliveries),
             most=self._most(),
@@ -263,6 +269,7 @@ class Desk:
         )
         run = Run(delivery, claim, asyncio.get_running_loop().create_future(), kind)
         self.running[claim.view.id] = run
+        self._unheard += 1
         self._moves()
         delivery.started()
         run.task = self._spawn(self._execute(run))
@@ -286,7 +293,7 @@ class Desk:
             if run.stopped.done():  # stopped between its claim and its first step
                 outcome = self.runner.stopped(run.claim, run.stopped.result())
             else:
-                outcome = await self.runner.run(run.claim, run.stopped)
+                outcome = await self.runner.run(run.claim, run.stopped, lambda: self._hear(run))
             self._watch_engine(outcome)
             run.begun = False  # It left the engine: to cancel now would lose its ending and its message.
             await self._record(run, outcome)
@@ -296,8 +303,16 @@ class Desk:
             run.delivery.dropped("internal error")
         finally:
             del self.running[run.claim.view.id]
+            self._hear(run)
             self._moves()
             self._wake.set()
+
+    def _hear(self, run: Run) -> None:
+        if not run.is_heard:
+            run.is_heard = True
+            self._unheard -= 1
+            if self._unheard == MOST_UNHEARD - 1:
+                self._wake.set()
 
     async def _record(self, run: Run, outcome: Outcome) -> None:
         self.counts[type(outcome).__name__.lower()] += 1

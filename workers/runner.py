@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Callable
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -25,6 +26,10 @@ from workers.engines.protocol import Delta, Engine, Usage
 from workers.prompts import to_prompt
 
 _TOKENS_PER_STALL: Final = 20_000  # tokens that double the patience with one job
+
+
+def _unheeded() -> None:
+    """Nobody asks when an answer begins."""
 
 
 class Stop(StrEnum):
@@ -76,6 +81,7 @@ class Limits:
 class Answer:
     """The answer so far; times are monotonic seconds."""
 
+    heard: Callable[[], None] = _unheeded
     began: float = field(default_factory=time.monotonic)
     first_token: float | None = None
     text: list[str] = field(default_factory=list)
@@ -88,7 +94,9 @@ class Answer:
 
     def add(self, delta: Delta) -> None:
         if delta.text or delta.reasoning:
-            self.first_token = self.first_token or time.monotonic()
+            if self.first_token is None:
+                self.first_token = time.monotonic()
+                self.heard()
             self.deltas += 1
         self.text.append(delta.text)
         self.reasoning.append(delta.reasoning)
@@ -129,9 +137,14 @@ class JobRunner:
         self._limits = limits
         self._chat = chat
 
-    async def run(self, claim: Claim, stopped: "asyncio.Future[Stop]") -> Outcome:
-        """`stopped` is resolved with the reason before the task that runs this is cancelled."""
-        answer = Answer()
+    async def run(
+        self, claim: Claim, stopped: "asyncio.Future[Stop]", heard: Callable[[], None] = _unheeded
+    ) -> Outcome:
+        """`stopped` is resolved with the reason before the task that runs this is cancelled.
+
+        `heard` is called at the first sign of an answer: the engine has begun this job.
+        """
+        answer = Answer(heard)
         self._announce(claim)
         try:
             async with asyncio.timeout(_until(claim.view.deadline)):

@@ -70,7 +70,8 @@ def main() -> int:
     began = time.monotonic()
     model = make(given.model, folder / "model")
     server = Server(entry(place, model, options=_options(given)), folder / "sglang.log")
-    server.launch()  # its start takes half a minute: the services start beside it
+    if given.only != ["prefix"]:  # which has a server of its own
+        server.launch()  # its start takes half a minute: the services start beside it
     try:
         with open_services() as services:
             bench = scenarios.Bench(

@@ -84,6 +84,7 @@ class Server:
     model: SGLangModel
     log: Path
     started_in: list[float] = field(default_factory=list)
+    _is_ready: bool = False
     _process: "subprocess.Popen[bytes] | None" = None
 
     @property
@@ -104,6 +105,8 @@ class Server:
         self._launched = time.monotonic()
 
     def wait(self) -> None:
+        if self._is_ready:
+            return
         end = self._launched + _START
         while time.monotonic() < end:
             if self._process is None or self._process.poll() is not None:
@@ -113,6 +116,7 @@ class Server:
             with suppress(httpx.TransportError):
                 if httpx.get(f"{self.url}/health", headers=HEADERS, timeout=5).status_code == 200:
                     self.started_in.append(round(time.monotonic() - self._launched, 1))
+                    self._is_ready = True
                     return
             time.sleep(0.25)
         raise TimeoutError(f"SGLang was not ready within {_START:.0f} s")
@@ -122,7 +126,7 @@ class Server:
             with suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
-            self._process = None
+            self._process, self._is_ready = None, False
 
 
 HEADERS: Final = {"Authorization": f"Bearer {KEY}"}

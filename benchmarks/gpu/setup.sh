@@ -18,6 +18,7 @@ if os.path.exists(sys.argv[1]):
         target.truncate()
 PY
 wait
+for wheel in "$from"/*.whl; do [ ! -f "$wheel" ] || python3 -m zipfile -e "$wheel" "$to/penstock/site"; done
 python3 -m compileall -q -j 0 "$to/sglang/site" "$to/penstock/site" >/dev/null 2>&1 || true
 # An environment apart from the one that holds torch: SGLang's pins conflict with the platform's.
 if [ ! -x "$to/penstock/venv/bin/python" ]; then
@@ -27,5 +28,7 @@ fi
 # PostgreSQL refuses to run as root.
 if [ "$(id -u)" = 0 ]; then
     for user in postgres rabbitmq; do getent passwd $user >/dev/null || useradd --system --no-create-home $user; done
+    # Erlang's start script names this folder whatever its environment says.
+    [ -e /usr/lib/erlang ] || ln -s "$to/services/usr/lib/erlang" /usr/lib/erlang
     chmod -R a+rX "$to/services" && chmod a+x "$to"
 fi

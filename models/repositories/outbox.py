@@ -9,6 +9,7 @@ from typing import Any, Final
 from sqlalchemy import (
     Select,
     Table,
+    case,
     delete,
     func,
     literal,
@@ -142,6 +143,23 @@ async def candidates(
     Best is highest priority, then first come; with `aged`, rows older than that, oldest first.
     """
     parts = [_best_of_lane(name, limit, aged) for name, limit in lanes if limit > 0]
+    return await _locked(connection, parts, by_age=aged is not None)
+
+
+async def kin(
+    connection: AsyncConnection, lanes: Sequence[tuple[str, Sequence[str], int]], *, among: int
+) -> list[WaitingRow]:
+    """Rows of each `(lane, prefixes, limit)` that begin so, the first prefixes' first; locked likewise.
+
+    Looks no further than the lane's first `among` rows: what matters is near, and no index leads to it.
+    """
+    parts = [_kin_of_lane(name, prefixes, limit, among) for name, prefixes, limit in lanes if prefixes]
+    return await _locked(connection, parts, by_age=False)
+
+
+async def _locked(
+    connection: AsyncConnection, parts: Sequence[Select[Any]], *, by_age: bool
+) -> list[WaitingRow]:
     if not parts:
         return []
     best = union_all(*(select(part.subquery().c.job_id) for part in parts)).subquery()
@@ -149,9 +167,19 @@ async def candidates(
     statement = skip_locked(
         select(*_WAITING_COLUMNS)
         .where(_outbox.c.job_id.in_(select(best.c.job_id)), _outbox.c.state == "waiting")
-        .order_by(*arrival if aged is not None else (_outbox.c.rank, *arrival))
+        .order_by(*arrival if by_age else (_outbox.c.rank, *arrival))
     )
     return [WaitingRow(*row) for row in await connection.execute(statement)]
+
+
+def _kin_of_lane(name: str, prefixes: Sequence[str], limit: int, among: int) -> Select[Any]:
+    columns = (_outbox.c.job_id, _outbox.c.prefix, _outbox.c.rank, _outbox.c.created_at)
+    order = (_outbox.c.rank, _outbox.c.created_at, _outbox.c.job_id)
+    waiting = select(*columns).where(_outbox.c.state == "waiting", _outbox.c.lane == name)
+    near = waiting.order_by(*order).limit(among).subquery()
+    turn = case({prefix: place for place, prefix in enumerate(prefixes)}, value=near.c.prefix)
+    alike = select(near.c.job_id).where(near.c.prefix.in_(prefixes))
+    return alike.order_by(near.c.rank, turn, near.c.created_at, near.c.job_id).limit(limit)
 
 
 def _best_of_lane(name: str, limit: int, aged: timedelta | None) -> Select[Any]:

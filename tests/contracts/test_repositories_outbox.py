@@ -238,3 +238,19 @@ async def test_a_cancelled_job_does_not_wait(database: Database) -> None:
     await cancel(database, job.id)
 
     assert await states(database) == {}
+
+
+async def test_kin_come_group_by_group_in_the_order_asked_for(database: Database) -> None:
+    jobs = [new_job(prefix=prefix, prefix_tokens=100) for prefix in ("a", "b", None, "c", "b", "a")]
+    await accept(database, *jobs)
+    first_a, first_b, _, _, second_b, second_a = jobs
+
+    async with database.begin() as connection:
+        three = await outbox.kin(connection, [(LANE, ("b", "a"), 3)], among=9)
+        near = await outbox.kin(connection, [(LANE, ("a",), 9)], among=5)
+        nobody = await outbox.kin(connection, [(LANE, (), 3)], among=9)
+
+    assert set(ids(three)) == set(ids([first_b, second_b, first_a]))
+    assert ids(near) == [first_a.id]
+    assert second_a.id not in ids(near)
+    assert nobody == []

@@ -345,3 +345,18 @@ async def until_stored(database: Database, wanted: dict[str, int]) -> None:
     async with asyncio.timeout(PATIENCE.total_seconds()):
         while await states(database) != wanted:
             pass
+
+
+async def test_a_group_is_released_whole_although_its_jobs_came_far_apart(
+    database: Database, relay: Relay, fake: FakePublisher
+) -> None:
+    await sign_on(database, slots=4)
+    jobs = [new_job(prefix=f"p{n % 5}", prefix_tokens=100) for n in range(30)]
+    await accept(database, *jobs)
+
+    while len(fake.published) < 12:
+        await relay.release()
+        await claim_all(database, fake)
+
+    # Six begin like the first job; in arrival order each would be followed by four strangers.
+    assert [one.prefix for one in fake.published][:12] == ["p0"] * 6 + ["p1"] * 6

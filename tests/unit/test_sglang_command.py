@@ -32,7 +32,8 @@ def rendered(**fields: Any) -> str:
         ({"reasoning_parser": "deepseek-r1"}, "--reasoning-parser deepseek-r1"),
         ({"priority_scheduling": True}, "--default-priority-value 5 --schedule-policy fcfs"),
         ({"options": {"page_size": 16, "enable_dp_attention": True}}, "--page-size 16 --enable-dp-attention"),
-        ({"preset": "high-concurrency"}, "--max-prefill-tokens 4096 --chunked-prefill-size 512"),
+        ({"preset": "high-concurrency"}, "4096 --chunked-prefill-size 512 --stream-interval 16"),
+        ({"stream_interval": 4, "preset": "high-concurrency"}, "--stream-interval 4"),
         ({"device": "cpu"}, "--attention-backend torch_native"),
     ],
 )
