@@ -31,6 +31,7 @@ LONG = {
     "stream": ["--rounds", "3", "--seconds", "20"],
     "poll": ["--rounds", "3"],
     "backlog": [],
+    "batches": [],
 }
 
 

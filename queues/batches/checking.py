@@ -23,7 +23,7 @@ from queues.limits.complexity import weigh
 from queues.prompts import PromptMeter
 
 _MOST_PROBLEMS: Final = 100
-_NICE: Final = 10  # those who answer somebody go first
+_NICE: Final = 5  # those who answer somebody go first; at 10 a busy machine left it a tenth of a core
 _CHECK: Final = "check"
 _REPORT: Final = "report"
 
