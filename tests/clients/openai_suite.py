@@ -225,9 +225,8 @@ def test_a_call_that_may_not_wait_is_repeated_and_then_a_rate_limit(client: open
     assert late.value.type == "rate_limit_error"
     assert int(late.value.response.headers["retry-after"]) >= 1
     assert late.value.response.request.headers["x-stainless-retry-count"] == "1"
-    # The second call may be refused before it is a job: by then it is known how long jobs wait.
+    # A call may be refused before it is a job: it is known how long jobs wait.
     assert {job["status"] for job in made["data"]} <= {"cancelled", "expired"}
-    assert made["data"]
 
 
 def test_files_and_their_pages(client: openai.OpenAI) -> None:
