@@ -178,6 +178,10 @@ class WorkerSettings(Group):
     event_flush: Duration = Field(
         default=timedelta(milliseconds=15), description="How long tokens gather before they go to Redis."
     )
+    private_prefixes: tuple[str, ...] = Field(
+        default=(),
+        description='Ids of tenants that share nothing in an engine\'s prefix cache, or ["*"]. SGLang alone.',
+    )
 
 
 class UpkeepSettings(Group):

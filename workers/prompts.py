@@ -10,9 +10,10 @@ from workers.engines.protocol import Prompt, Sampling
 _TOOLS: Final = ("tools", "tool_choice", "parallel_tool_calls")
 
 
-def to_prompt(claim: Claim, *, chat: bool) -> Prompt:
+def to_prompt(claim: Claim, *, chat: bool, salt: str | None = None) -> Prompt:
     """The engine's request; its id names job and attempt, so that an abort never hits a later attempt.
 
+    The `salt` is the server's own: one that a request names reaches no engine.
     With `chat`, a bare prompt is a user's message: a chat model that only continues it answers nonsense.
     """
     request = claim.request
@@ -27,6 +28,7 @@ def to_prompt(claim: Claim, *, chat: bool) -> Prompt:
         priority=claim.view.priority,
         reasoning=False if _limit(claim.view.degradation) else request.get("reasoning"),
         tools={name: request[name] for name in _TOOLS if request.get(name) is not None} or None,
+        cache_salt=salt,
     )
 
 

@@ -29,6 +29,7 @@ from workers.dispatch_policy import DispatchPolicy
 from workers.engines.protocol import Engine, EngineHealth, EngineState
 from workers.ledger import Ledger
 from workers.runner import JobRunner, Limits, Stop
+from workers.salts import Salts
 from workers.vitals import Vitals
 
 logger = get_logger(__name__)
@@ -137,6 +138,10 @@ class Dispatcher:
             for name, desk in self._desks.items()
         }
 
+    def _salts(self) -> Salts:
+        secret = self._settings.api.pepper.get_secret_value().encode()
+        return Salts(secret, frozenset(self._settings.worker.private_prefixes))
+
     def _desk(self, model: AnyModel) -> Desk:
         worker = self._settings.worker
         engine = self._engines[model.name]
@@ -146,7 +151,7 @@ class Dispatcher:
             slots=model.slots,
             reserved=math.floor(model.slots * self._settings.order.reserved_premium),
             engine=engine,
-            runner=JobRunner(engine, self._events, limits, chat=model.chat),
+            runner=JobRunner(engine, self._events, limits, chat=model.chat, salts=self._salts()),
             ledger=self._ledger,
             events=self._events,
             rules=Rules.of(self._settings.order),

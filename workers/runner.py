@@ -24,7 +24,9 @@ from models.repositories import dead_letters
 from models.repositories.execution import Claim, Ending
 from workers.engines.protocol import Delta, Engine, Usage
 from workers.prompts import to_prompt
+from workers.salts import Salts
 
+_SHARED: Final = Salts()
 _TOKENS_PER_STALL: Final = 20_000  # tokens that double the patience with one job
 
 
@@ -131,11 +133,14 @@ class Answer:
 class JobRunner:
     """Runs claimed jobs on one engine. `run` always returns an outcome, whatever the engine does."""
 
-    def __init__(self, engine: Engine, events: Events, limits: Limits, *, chat: bool = True) -> None:
+    def __init__(
+        self, engine: Engine, events: Events, limits: Limits, *, chat: bool = True, salts: Salts = _SHARED
+    ) -> None:
         self._engine = engine
         self._events = events
         self._limits = limits
         self._chat = chat
+        self._salts = salts
 
     async def run(
         self, claim: Claim, stopped: "asyncio.Future[Stop]", heard: Callable[[], None] = _unheeded
@@ -179,7 +184,8 @@ class JobRunner:
         job = claim.view
         patience = self._limits.job_stall.total_seconds()
         allowance = patience * (1 + claim.cost / _TOKENS_PER_STALL)
-        async with aclosing(self._engine.generate(to_prompt(claim, chat=self._chat))) as deltas:
+        prompt = to_prompt(claim, chat=self._chat, salt=self._salts.of(job.tenant_id))
+        async with aclosing(self._engine.generate(prompt)) as deltas:
             while True:
                 delta = await _next(deltas, within=allowance if answer.deltas == 0 else patience)
                 if delta is None:
