@@ -12,6 +12,7 @@ from cli import (
     batches,
     dead_letters,
     degradation,
+    gpu,
     jobs,
     limits,
     models_admin,
@@ -37,6 +38,7 @@ app.add_typer(limits.app)
 app.add_typer(top.app)
 app.add_typer(report.app)
 app.add_typer(why.app)
+app.add_typer(gpu.app)
 app.add_typer(access.tenants, name="tenants")
 app.add_typer(access.keys, name="keys")
 app.add_typer(webhooks.app, name="webhooks")

@@ -1,6 +1,6 @@
 """What NVIDIA's management library says of this worker's GPUs."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
@@ -28,6 +28,19 @@ class GpuReading:
         return asdict(self)
 
 
+@dataclass(frozen=True, slots=True)
+class MigInstance:
+    """A part of a GPU that CUDA takes for one. `gpu` is the card's number, memory in bytes."""
+
+    gpu: str
+    uuid: str
+    memory_used: int
+    memory: int
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
 class Gpus:
     """Opened once; without a driver there are none. `read` takes milliseconds: not on a loop."""
 
@@ -49,6 +62,10 @@ class Gpus:
     def read(self) -> list[GpuReading]:
         """Those that answer; a GPU that fell off the bus is missing."""
         return [found for gpu, handle in self._handles.items() if (found := _read(gpu, handle))]
+
+    def instances(self) -> list[MigInstance]:
+        """Those of the cards on which MIG is turned on."""
+        return [one for gpu, handle in self._handles.items() for one in _instances(gpu, handle)]
 
 
 def is_visible(index: int, uuid: str, environ: Mapping[str, str]) -> bool:
@@ -87,6 +104,15 @@ def _read(gpu: str, handle: Any) -> GpuReading | None:
         temperature=_optional(pynvml.nvmlDeviceGetTemperature, handle, pynvml.NVML_TEMPERATURE_GPU),
         power=_watts(_optional(pynvml.nvmlDeviceGetPowerUsage, handle)),
     )
+
+
+def _instances(gpu: str, handle: Any) -> Iterator[MigInstance]:
+    for place in range(_optional(pynvml.nvmlDeviceGetMaxMigDeviceCount, handle) or 0):
+        part = _optional(pynvml.nvmlDeviceGetMigDeviceHandleByIndex, handle, place)
+        memory = part and _optional(pynvml.nvmlDeviceGetMemoryInfo, part)
+        if memory:
+            uuid = _text(pynvml.nvmlDeviceGetUUID(part))
+            yield MigInstance(gpu, uuid, int(memory.used), int(memory.total))
 
 
 def _optional(question: Any, *arguments: Any) -> Any:
