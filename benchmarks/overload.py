@@ -36,8 +36,7 @@ SEED: Final = 11
 MODEL: Final = "default"
 _PROCESSES: Final = ("api", "relay", "upkeep", "worker")
 _DEPTH: Final = 24  # jobs in the system while the capacity is measured: the slots, and a queue behind
-# With more slots the tiny model answers as much as two cores can carry, and the API and the load compete
-# with it: what is short must be the engine. Half of two slots is one for premium; an eighth of them is none.
+# More slots answer no more: the CPUs are what is short. Half of two slots is one for premium, an eighth none.
 _SLOTS: Final = 2
 _RESERVED: Final = "0.5"
 # How long callers of the surge would wait: the limits of interactive calls.
