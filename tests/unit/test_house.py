@@ -130,3 +130,9 @@ def test_help_starts_without_the_heavy_parts() -> None:
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
 
     assert done.stdout.strip() == "set()"
+
+
+def test_decisions_are_numbered_without_a_gap() -> None:
+    numbers = sorted(int(path.name[:4]) for path in (ROOT / "docs" / "adr").glob("*.md"))
+
+    assert numbers == list(range(1, len(numbers) + 1))
