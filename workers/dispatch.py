@@ -26,7 +26,7 @@ from workers.engines.protocol import Engine, EngineState
 from workers.ledger import Ledger, Settled
 from workers.meter import DeskMeter
 from workers.quarantine import Isolation, isolation, opening
-from workers.refill import MOST_UNHEARD, refill
+from workers.refill import MOST_UNHEARD, PATIENCE, refill
 from workers.runner import Discard, Events, GiveBack, JobRunner, Outcome, Stop
 
 logger = get_logger(__name__)
@@ -90,6 +90,7 @@ class Desk:
     meter: DeskMeter = field(init=False)
     _claiming: int = 0
     _unheard: int = 0
+    _free_since: float | None = None  # that slots wait for company
     is_offered: bool = False  # what waits here was released once more, and nothing has moved since
     _refusals: int = 0
     _moved_at: float = field(default_factory=time.monotonic)
@@ -177,10 +178,10 @@ class Desk:
 
     def _choose(self) -> list[Delivery]:
         free = self.slots - len(self.running) - self._claiming
-        may_begin = refill(
-            slots=self.slots, busy=self.slots - free, waiting=len(self.window), unheard=self._unheard
-        )
-        if may_begin <= 0 or not self.window or not self._may_begin():
+        if free <= 0 or not self.window or not self._may_begin():
+            return []
+        may_begin = self._refill(free)
+        if may_begin <= 0:
             return []
         kinds = {task_id: self._isolation(held) for task_id, held in self.window.items()}
         inside = [run.isolation for run in self.running.values()]
@@ -197,6 +198,29 @@ class Desk:
         items = [_item(delivery) for delivery in deliveries]
         chosen, self.shares = choose(items, self.shares, self.rules, load)
         return [self.window.pop(item.key) for item in chosen]
+
+    def _refill(self, free: int) -> int:
+        """How many may begin in the free slots; where they wait for more, a look at them is due later."""
+        now = time.monotonic()
+        may_begin = self._group(free, waited=now - (self._free_since or now))
+        if may_begin <= 0 and self._premium_waits():
+            may_begin = self._group(free, waited=PATIENCE)
+        if may_begin > 0:
+            self._free_since = None
+        elif self._free_since is None:
+            self._free_since = now
+            # A little later, or the clock of the loop is ahead of ours and nobody looks again.
+            asyncio.get_running_loop().call_later(1.1 * PATIENCE, self._wake.set)
+        return may_begin
+
+    def _group(self, free: int, *, waited: float) -> int:
+        busy = self.slots - free
+        return refill(
+            slots=self.slots, busy=busy, waiting=len(self.window), unheard=self._unheard, waited=waited
+        )
+
+    def _premium_waits(self) -> bool:
+        return any(held.envelope.service_class == ServiceClass.PREMIUM for held in self.window.values())
 
     def _may_begin(self) -> bool:
         return self._open.is_set() and not self.is_held and not self.is_draining

@@ -8,17 +8,20 @@ MOST_UNHEARD: Final = 127
 # 1, 2, 4, 8 and 16: with 8 B weights 1.44, 1.48, 1.45, 1.44, 1.31; with 0.5 B 1.07, 1.00, 1.22, 1.40, 1.33.
 _SHARE: Final = 4
 _LARGEST: Final = 8
+# Beside long answers a group may not come together for minutes: then a free slot is worth more than company.
+PATIENCE: Final = 0.1  # seconds
 
 
-def refill(*, slots: int, busy: int, waiting: int, unheard: int) -> int:
+def refill(*, slots: int, busy: int, waiting: int, unheard: int, waited: float) -> int:
     """The jobs that may begin. `unheard` of those that are `busy` have not yet made their first token.
 
     Under a backlog slots are refilled in small groups: each new prompt interrupts the answers under way, and
-    several together interrupt them once. No job waits for company while there is a slot for all that wait.
+    several together interrupt them once. No job waits for company while there is a slot for all that wait,
+    nor after the first free slot has `waited` for `PATIENCE` seconds.
     """
     free = slots - busy
     room = min(free, MOST_UNHEARD - unheard)
-    if waiting > free and free < group_of(slots):
+    if waiting > free and free < group_of(slots) and waited < PATIENCE:
         return 0
     return max(0, room)
 
