@@ -8,6 +8,8 @@ MOST_UNHEARD: Final = 127
 # 1, 2, 4, 8 and 16: with 8 B weights 1.44, 1.48, 1.45, 1.44, 1.31; with 0.5 B 1.07, 1.00, 1.22, 1.40, 1.33.
 _SHARE: Final = 4
 _LARGEST: Final = 8
+# Nothing was measured with fewer slots, and there an empty one is much of the engine.
+_FROM: Final = 16  # slots
 # Beside long answers a group may not come together for minutes: then a free slot is worth more than company.
 PATIENCE: Final = 0.1  # seconds
 
@@ -27,4 +29,4 @@ def refill(*, slots: int, busy: int, waiting: int, unheard: int, waited: float) 
 
 
 def group_of(slots: int) -> int:
-    return max(1, min(_LARGEST, slots // _SHARE))
+    return min(_LARGEST, slots // _SHARE) if slots >= _FROM else 1

@@ -3,8 +3,8 @@ import pytest
 from workers.refill import MOST_UNHEARD, PATIENCE, group_of, refill
 
 
-@pytest.mark.parametrize(("slots", "group"), [(1, 1), (4, 1), (8, 2), (32, 8), (1024, 8)])
-def test_a_group_is_a_quarter_of_the_slots_and_eight_at_most(slots: int, group: int) -> None:
+@pytest.mark.parametrize(("slots", "group"), [(1, 1), (4, 1), (15, 1), (16, 4), (32, 8), (1024, 8)])
+def test_a_group_is_a_quarter_of_many_slots_and_eight_at_most(slots: int, group: int) -> None:
     assert group_of(slots) == group
 
 
