@@ -142,7 +142,8 @@ def missed(met: Mapping[str, Sequence[Verdict]]) -> list[str]:
 
 
 def is_missed(part: Part, verdicts: Sequence[Verdict]) -> bool:
-    return not any(getattr(verdict, part.shows) for verdict in verdicts)
+    """One under which nothing is answered at all does not work, and shows nothing."""
+    return not any(getattr(v, part.shows) and v.statuses.get("completed") for v in verdicts)
 
 
 def summary(verdicts: Sequence[Verdict]) -> tuple[str, list[str]]:

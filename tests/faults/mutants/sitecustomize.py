@@ -64,9 +64,9 @@ def without_late_acknowledgement() -> None:
 
     receive = AsyncioPool._receive
 
-    def acknowledge_first(self: Any, request: Any) -> Any:
+    def acknowledge_first(self: Any, request: Any, *arguments: Any) -> Any:
         request.acknowledge()
-        return receive(self, request)
+        return receive(self, request, *arguments)
 
     AsyncioPool._receive = acknowledge_first  # type: ignore[method-assign]
 
