@@ -8,7 +8,8 @@ MOST_UNHEARD: Final = 127
 # 1, 2, 4, 8 and 16: with 8 B weights 1.44, 1.48, 1.45, 1.44, 1.31; with 0.5 B 1.07, 1.00, 1.22, 1.40, 1.33.
 _SHARE: Final = 4
 _LARGEST: Final = 8
-# Nothing was measured with fewer slots, and there an empty one is much of the engine.
+# With 8 slots, ten jobs behind another tenant's 2,000 started in 1.53 times their time alone when refilled by
+# twos, in 1.32 one by one: an empty slot is much of a small engine.
 _FROM: Final = 16  # slots
 # Beside long answers a group may not come together for minutes: then a free slot is worth more than company.
 PATIENCE: Final = 0.1  # seconds
