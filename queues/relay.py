@@ -50,9 +50,8 @@ class Relay:
         self._alive_within = 3 * settings.worker.heartbeat
         self._rules = Rules.of(settings.order)
         self._prefix_window = settings.order.prefix_window
-        self._warm: dict[
-            tuple[str, str], tuple[str, ...]
-        ] = {}  # prefixes of what went last, by model and class
+        # Prefixes of what went last, by model and class.
+        self._warm: dict[tuple[str, str], tuple[str, ...]] = {}
         self._shares: defaultdict[str, Shares] = defaultdict(Shares)
         self._is_unfinished = False  # one round was not enough
         self._gauge = Gauge(redis, settings.broker.namespace)
