@@ -95,6 +95,10 @@ class Upkeep:
             self._leads = False
             logger.warning("upkeep_delayed", reason=str(error))
             return False
+        except Exception:
+            self._leads = False
+            logger.exception("upkeep_failed")
+            return False
         if not self._leads:
             stop_showing()
             return False

@@ -47,6 +47,10 @@ class WebhookRelay:
             except (BrokerUnavailable, StoreUnavailable) as error:
                 logger.warning("webhooks_delayed", reason=str(error))
                 await asyncio.sleep(_RETRY)
+            except Exception:
+                # It shares its process with the release of jobs, which would end with it.
+                logger.exception("webhooks_failed")
+                await asyncio.sleep(_RETRY)
             else:
                 await self._database.wakeups.wait(BELL, self._settings.poll)
 

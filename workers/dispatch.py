@@ -18,8 +18,7 @@ from models.repositories import dead_letters
 from models.repositories.execution import Claim, Ending
 from models.service_class import ServiceClass
 from models.views import JobView
-from queues.messages import JobEnvelope
-from queues.order import Item, Load, Rules, Shares, choose
+from queues.order import Load, Rules, Shares, choose
 from workers.deliveries import Delivery
 from workers.dispatch_policy import DispatchPolicy
 from workers.engines.protocol import Engine, EngineState
@@ -28,6 +27,7 @@ from workers.meter import DeskMeter
 from workers.quarantine import Isolation, isolation, opening
 from workers.refill import MOST_UNHEARD, PATIENCE, refill
 from workers.runner import Discard, Events, GiveBack, JobRunner, Outcome, Stop
+from workers.window import backlog_of, item_of
 
 logger = get_logger(__name__)
 
@@ -191,11 +191,11 @@ class Desk:
             now=time.time(),
             limit=min(may_begin, room),
             unreserved=max(0, free - self._withheld()),
-            backlog=_backlog(deliveries),
+            backlog=backlog_of(deliveries),
             most=self._most(),
             warm=frozenset(p for run in self.running.values() if (p := run.delivery.envelope.prefix)),
         )
-        items = [_item(delivery) for delivery in deliveries]
+        items = [item_of(delivery) for delivery in deliveries]
         chosen, self.shares = choose(items, self.shares, self.rules, load)
         return [self.window.pop(item.key) for item in chosen]
 
@@ -326,7 +326,8 @@ class Desk:
             logger.exception("run_failed", **_about(run.claim.view))
             run.delivery.dropped("internal error")
         finally:
-            del self.running[run.claim.view.id]
+            if self.running.get(run.claim.view.id) is run:  # not a later attempt, if this one lost its lease
+                del self.running[run.claim.view.id]
             self._hear(run)
             self._moves()
             self._wake.set()
@@ -392,10 +393,17 @@ class Desk:
     async def _reopen(self) -> None:
         # At least one look later: a supervisor may not know of the death yet that a broken stream told.
         await asyncio.sleep(min(_LONGEST_LOOK, _ENGINE_LOOK * 2**self._refusals))
-        while (await self.engine.health()).state is not EngineState.READY:  # noqa: ASYNC110 - another process
+        while not await self._is_ready():  # noqa: ASYNC110 - another process
             await asyncio.sleep(_ENGINE_LOOK)
         self._open.set()
         self._wake.set()
+
+    async def _is_ready(self) -> bool:
+        try:
+            return (await self.engine.health()).state is EngineState.READY
+        except Exception:  # with the task that ends here, nothing would ever begin again
+            logger.exception("engine_not_seen", model=self.model)
+            return False
 
 
 def _about(job: JobView) -> dict[str, Any]:
@@ -462,31 +470,4 @@ def _finished(view: JobView, ending: Ending, settled: Settled) -> JobView:
         timings=ending.timings,
         error=ending.error,
         degradation=ending.degradation,
-    )
-
-
-def _backlog(deliveries: Sequence[Delivery]) -> dict[str, int]:
-    """Tokens that wait per class, as the latest message of each says."""
-    latest: dict[str, JobEnvelope] = {}
-    for delivery in deliveries:
-        envelope = delivery.envelope
-        known = latest.get(envelope.service_class)
-        if known is None or envelope.arrived > known.arrived:
-            latest[envelope.service_class] = envelope
-    return {name: envelope.backlog for name, envelope in latest.items()}
-
-
-def _item(delivery: Delivery) -> Item:
-    envelope = delivery.envelope
-    return Item(
-        key=delivery.task_id,
-        service_class=ServiceClass(envelope.service_class),
-        tenant=envelope.tenant,
-        priority=envelope.priority,
-        cost=envelope.cost,
-        arrived=envelope.arrived,
-        deadline=envelope.deadline,
-        prefix=envelope.prefix,
-        prefix_tokens=envelope.prefix_tokens,
-        batch=envelope.batch,
     )

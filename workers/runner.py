@@ -183,7 +183,7 @@ class JobRunner:
         """Deltas until the stream ends; each must come within the stall limit, the first within more."""
         job = claim.view
         patience = self._limits.job_stall.total_seconds()
-        allowance = patience * (1 + claim.cost / _TOKENS_PER_STALL)
+        allowance = first_token_within(self._limits.job_stall, cost=claim.cost)
         prompt = to_prompt(claim, chat=self._chat, salt=self._salts.of(job.tenant_id))
         async with aclosing(self._engine.generate(prompt)) as deltas:
             while True:
@@ -255,6 +255,11 @@ class JobRunner:
             error=error,
             degradation=claim.view.degradation,
         )
+
+
+def first_token_within(job_stall: timedelta, *, cost: int) -> float:
+    """Seconds until a job of so many tokens counts as hung: a long prompt is read for a while."""
+    return job_stall.total_seconds() * (1 + cost / _TOKENS_PER_STALL)
 
 
 def _add_call(calls: dict[int, dict[str, Any]], piece: dict[str, Any]) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -17,8 +18,8 @@ from queues.order import Rules
 from tests.fakes.fake_ledger import FakeLedger
 from tests.fakes.simulated_engine import Latency, SimulatedEngine
 from workers.dispatch import Desk
-from workers.engines.protocol import Prompt
-from workers.runner import JobRunner, Limits, Stop
+from workers.engines.protocol import EngineHealth, Prompt
+from workers.runner import GiveBack, JobRunner, Limits, Stop, first_token_within
 
 LIMITS = Limits(timedelta(seconds=30), max_attempts=3, retention=timedelta(days=1))
 
@@ -89,7 +90,7 @@ def envelope(job_id: str, **changes: Any) -> JobEnvelope:
 class Bench:
     """A desk with a simulated engine, a fake ledger and recorded events."""
 
-    def __init__(self, *, slots: int = 2, reserved: int = 0, **engine: Any) -> None:
+    def __init__(self, *, slots: int = 2, reserved: int = 0, limits: Limits = LIMITS, **engine: Any) -> None:
         self.ledger, self.events = FakeLedger(), FakeEvents()
         self.engine = SimulatedEngine(slots=slots, **engine)
         self.desk = Desk(
@@ -97,7 +98,7 @@ class Bench:
             slots=slots,
             reserved=reserved,
             engine=self.engine,
-            runner=JobRunner(self.engine, self.events, LIMITS),
+            runner=JobRunner(self.engine, self.events, limits),
             ledger=self.ledger,  # type: ignore[arg-type]
             events=self.events,
             rules=Rules.of(OrderSettings()),
@@ -204,6 +205,18 @@ async def test_a_lost_lease_discards_the_run() -> None:
         assert bench.ledger.endings == []
 
 
+async def test_a_job_that_comes_back_is_kept_when_its_lost_run_ends() -> None:
+    async with running(Bench(latency=SLOW)) as bench:
+        first = bench.submit("job_1")
+        await first.begun.wait()
+        lost = bench.desk.running["job_1"]
+        await bench.ledger.give_back("job_1", 1, GiveBack("lease_lost", excused=False))
+        await bench.submit("job_1", generation=1).begun.wait()
+        bench.desk.stop(lost, Stop.LOST)
+        assert await first.ended == ("dropped", "lease_lost")
+        assert bench.desk.running["job_1"].claim.view.attempt == 2
+
+
 async def test_a_finish_that_comes_too_late_is_refused_and_counted() -> None:
     async with running(Bench(latency=Latency(per_token=timedelta(milliseconds=10)))) as bench:
         delivery = bench.submit("job_1")
@@ -286,6 +299,35 @@ async def test_a_request_that_never_reached_its_engine_is_no_attempt() -> None:
         job = bench.ledger.jobs["job_1"]
         assert (job.status, job.attempt, job.excused) == (Status.QUEUED, 1, 1)
         assert bench.ledger.strikes["job_1"] == 0
+
+
+async def test_an_engine_that_cannot_be_seen_is_looked_at_again() -> None:
+    bench = Bench(fail=_once(EngineUnavailable("gone")))
+    looks, health = [OSError("no news"), OSError("no news")], bench.engine.health
+
+    async def see() -> EngineHealth:
+        if looks:
+            raise looks.pop()
+        return await health()
+
+    bench.engine.health = see  # type: ignore[method-assign]
+    async with running(bench):
+        await bench.submit("job_1").ended
+        assert (await bench.submit("job_2").ended)[0] == "succeeded"
+        assert looks == []
+
+
+async def test_a_silent_job_is_given_back_by_a_working_engine_and_has_a_strike() -> None:
+    soon = replace(LIMITS, job_stall=timedelta(milliseconds=50))
+    async with running(Bench(latency=Latency(first_token=timedelta(hours=1)), limits=soon)) as bench:
+        assert await bench.submit("job_1").ended == ("dropped", "given back: generation_stalled")
+        assert (bench.ledger.strikes["job_1"], bench.engine.busy) == (1, 0)
+
+
+def test_a_long_prompt_has_more_time_for_its_first_token() -> None:
+    short, long = (first_token_within(timedelta(minutes=2), cost=cost) for cost in (200, 40_000))
+
+    assert (round(short), round(long)) == (121, 360)
 
 
 async def test_a_last_attempt_waits_until_it_has_the_engine_to_itself() -> None:
