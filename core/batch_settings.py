@@ -20,6 +20,13 @@ class StorageSettings(Group):
         default=None, description="Access key of the bucket; unset: AWS_ACCESS_KEY_ID, or the machine's role."
     )
     s3_secret_key: SecretStr | None = Field(default=None, description="Secret of the access key.")
+    s3_connect_timeout: Duration = Field(
+        default=timedelta(seconds=3), description="Longest time to connect to the bucket's server."
+    )
+    s3_timeout: Duration = Field(
+        default=timedelta(seconds=30),
+        description="Longest time of one request to the bucket; no request is begun again after it.",
+    )
     largest_file: PositiveInt = Field(default=209_715_200, description="Largest uploaded file, in bytes.")
     per_tenant: NonNegativeInt = Field(
         default=21_474_836_480, description="Bytes that the files of a tenant may take; 0 is no bound."

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 _PART: Final = 5 * 2**20
 _PIECE: Final = 2**18
 _WRITERS: Final = 2
+_RETRIES: Final = 3
 
 
 class Storage:
@@ -95,6 +96,11 @@ def _s3_options(settings: StorageSettings) -> Any:
         given["access_key_id"] = settings.s3_access_key.get_secret_value()
         given["secret_access_key"] = settings.s3_secret_key.get_secret_value()
     options: dict[str, Any] = {name: value for name, value in given.items() if value}
-    if settings.s3_endpoint.startswith("http://"):
-        options["client_options"] = {"allow_http": True}
+    options["client_options"] = {
+        "allow_http": settings.s3_endpoint.startswith("http://"),
+        "connect_timeout": settings.s3_connect_timeout,
+        "timeout": settings.s3_timeout,
+    }
+    # Left alone, a request to a bucket that is away is tried again for three minutes.
+    options["retry_config"] = {"max_retries": _RETRIES, "retry_timeout": settings.s3_timeout}
     return options

@@ -1,7 +1,9 @@
 """One contract, in a folder and in a bucket."""
 
+import asyncio
 import secrets
 from collections.abc import AsyncIterator, Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import boto3
@@ -12,7 +14,10 @@ from pydantic import SecretStr
 from core.batch_settings import StorageSettings
 from core.errors import ConfigurationMistake, NotFound, StorageUnavailable
 from queues.storage import Storage, open_storage
+from tests.faults.proxy import Fault, Link
 
+SOON = timedelta(milliseconds=500)
+HANGS = 30.0
 PIECE = b"0123456789abcdef" * 65_536  # 1 MiB
 
 
@@ -29,19 +34,21 @@ def s3_address() -> Iterator[str]:
 def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
     if request.param == "folder":
         return open_storage(StorageSettings(url=str(tmp_path / "a new folder")))
-    address, bucket = request.getfixturevalue("s3_address"), f"b{secrets.token_hex(6)}"
+    return open_storage(bucket_settings(request.getfixturevalue("s3_address")))
+
+
+def bucket_settings(address: str) -> StorageSettings:
+    bucket = f"b{secrets.token_hex(6)}"
     client = boto3.client(
         "s3", endpoint_url=address, region_name="us-east-1", aws_access_key_id="k", aws_secret_access_key="s"
     )
     client.create_bucket(Bucket=bucket)
-    return open_storage(
-        StorageSettings(
-            url=f"s3://{bucket}/penstock",
-            s3_endpoint=address,
-            s3_region="us-east-1",
-            s3_access_key=SecretStr("k"),
-            s3_secret_key=SecretStr("s"),
-        )
+    return StorageSettings(
+        url=f"s3://{bucket}/penstock",
+        s3_endpoint=address,
+        s3_region="us-east-1",
+        s3_access_key=SecretStr("k"),
+        s3_secret_key=SecretStr("s"),
     )
 
 
@@ -100,3 +107,33 @@ def test_a_folder_that_cannot_be_made_stops_the_start(tmp_path: Path) -> None:
 
     with pytest.raises(ConfigurationMistake, match="PENSTOCK_STORAGE__URL"):
         open_storage(StorageSettings(url=str(tmp_path / "file" / "below")))
+
+
+@pytest.mark.parametrize("fault", [Fault.CUT, Fault.BLACK_HOLE, Fault.HALF_OPEN])
+async def test_a_bucket_behind_a_dead_link_is_given_up_or_found_again(s3_address: str, fault: Fault) -> None:
+    settings = bucket_settings(s3_address)
+    link = Link("bucket", [int(s3_address.rpartition(":")[2])])
+    await link.open()
+    short = {"s3_connect_timeout": SOON, "s3_timeout": SOON, "s3_endpoint": f"http://127.0.0.1:{link.port}"}
+    storage = open_storage(settings.model_copy(update=short))
+    try:
+        await storage.write("file_1", pieces(1))
+        link.fail(fault)
+        if fault is not Fault.HALF_OPEN:  # there the next attempt has a connection that works
+            async with asyncio.timeout(HANGS):
+                with pytest.raises(StorageUnavailable):
+                    await content(storage, "file_1")
+        link.heal()
+        async with asyncio.timeout(HANGS):
+            assert await _read_again(storage, "file_1") == PIECE
+    finally:
+        await link.close()
+
+
+async def _read_again(storage: Storage, name: str) -> bytes:
+    """At the latest after a few attempts: a pooled connection may still be dead."""
+    while True:
+        try:
+            return await content(storage, name)
+        except StorageUnavailable:
+            continue
