@@ -42,7 +42,7 @@ from core.settings import Settings, load_settings
 from core.tracing import start_tracing
 from models.catalogue import Catalogue, find_catalogue
 from models.dialect import Database, open_database
-from models.repositories.schema import latest_revision
+from models.repositories.schema import known_revisions
 from queues.redis import open_redis
 
 VERSION = "0.1.0"
@@ -93,7 +93,7 @@ def create_app(
     )
     app.state.parts = parts
     app.state.settings = settings
-    app.state.latest_revision = latest_revision()
+    app.state.known_revisions = known_revisions()
     errors.install(app)
     openapi.install(app)
     _wrap(app, settings)

@@ -20,7 +20,7 @@ from core.settings import Settings, load_settings
 from models.catalogue import Catalogue, find_catalogue
 from models.dialect import open_database
 from models.repositories import fleet
-from models.repositories.schema import applied_revision, latest_revision
+from models.repositories.schema import applied_revision, is_behind, known_revisions
 from queues.embedded_broker import register
 from queues.redis import open_redis
 from queues.storage import open_storage
@@ -109,10 +109,11 @@ async def _database(settings: Settings) -> AsyncIterator[Check]:
 
 
 async def _schema(connection: AsyncConnection, settings: Settings) -> AsyncIterator[Check]:
-    current, target = await applied_revision(connection), latest_revision()
-    found = f"at {current or 'no migration'}, this version needs {target}"
-    yield Check("migrations", ok=current == target, found=found, remedy="Run `penstock migrate`.")
-    if current == target:
+    current, known = await applied_revision(connection), known_revisions()
+    found = f"at {current or 'no migration'}, this version needs {known[-1]}"
+    is_old = is_behind(current, known)
+    yield Check("migrations", ok=not is_old, found=found, remedy="Run `penstock migrate`.")
+    if not is_old:
         # Three heartbeats: one may be late.
         workers = await fleet.alive(connection, within=3 * settings.worker.heartbeat)
         names = ", ".join(worker.name for worker in workers) or "none alive"

@@ -116,7 +116,7 @@ def migrate(
 
     step = upgrade(_settings().database, check=check)
     typer.echo(f"database: {step.current or 'empty'}, this version: {step.target}{step.outcome}")
-    if check and step.current != step.target:
+    if check and step.is_needed:
         raise typer.Exit(1)
 
 

@@ -20,7 +20,7 @@ from core.errors import ConfigurationMistake, StoreUnavailable
 from core.settings import DatabaseSettings
 from models.dialect import open_database
 from models.repositories.migration_lock import lock_migrations
-from models.repositories.schema import applied_revision, latest_revision
+from models.repositories.schema import applied_revision, is_behind, known_revisions
 
 # A migration may rewrite a table, or wait for another process that does.
 _PATIENCE: Final = timedelta(hours=1)
@@ -28,9 +28,12 @@ _PATIENCE: Final = timedelta(hours=1)
 
 @dataclass(frozen=True, slots=True)
 class Step:
+    """From where to where; `is_needed` where the database was behind."""
+
     current: str | None
-    target: str | None
-    outcome: str
+    target: str
+    outcome: str = ""
+    is_needed: bool = False
 
 
 def upgrade(settings: DatabaseSettings, *, check: bool = False) -> Step:
@@ -44,7 +47,8 @@ def upgrade(settings: DatabaseSettings, *, check: bool = False) -> Step:
 
 async def _upgrade(settings: DatabaseSettings, *, check: bool) -> Step:
     database = open_database(settings)
-    target = latest_revision()
+    known = known_revisions()
+    target = known[-1]
     try:
         async with database.read() as connection:
             if not check:
@@ -52,11 +56,14 @@ async def _upgrade(settings: DatabaseSettings, *, check: bool) -> Step:
             current = await applied_revision(connection)
             # SQLite: the migration opens the file itself, and this look must not hold it.
             await connection.rollback()
-            if check or current == target:
-                return Step(current, target, "; nothing to do" if current == target else "")
+            if not is_behind(current, known):
+                newer = "" if current == target else ", which is older"
+                return Step(current, target, f"{newer}; nothing to do")
+            if check:
+                return Step(current, target, is_needed=True)
             # Alembic's environment starts a loop of its own, so it needs a thread of its own.
             await asyncio.to_thread(command.upgrade, _alembic(settings), "head")
-            return Step(current, target, "; migrated")
+            return Step(current, target, "; migrated", is_needed=True)
     finally:
         await database.close()
 
@@ -83,10 +90,10 @@ def refuse_missing_folder(settings: DatabaseSettings) -> None:
 
 async def refuse_old_schema(connection: AsyncConnection) -> None:
     """One clear line in place of a missing table."""
-    current = await applied_revision(connection)
-    if current != latest_revision():
+    current, known = await applied_revision(connection), known_revisions()
+    if is_behind(current, known):
         raise ConfigurationMistake(
-            f"the database is at {current or 'no migration'}, this version needs {latest_revision()}. "
+            f"the database is at {current or 'no migration'}, this version needs {known[-1]}. "
             "Run `penstock migrate`."
         )
 

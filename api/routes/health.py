@@ -1,6 +1,6 @@
 """Is the process alive, and would a prompt be served?"""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from datetime import timedelta
 from typing import Final
 
@@ -41,19 +41,19 @@ async def read_health() -> Response:
     openapi_extra=openapi.NO_KEY,
 )
 async def read_readiness(request: Request) -> Response:
-    missing = [reason async for reason in _missing(parts_of(request), request.app.state.latest_revision)]
+    missing = [reason async for reason in _missing(parts_of(request), request.app.state.known_revisions)]
     if missing:
         return json_answer({"status": "not_ready", "missing": missing}, 503, {"Retry-After": "2"})
     return json_answer({"status": "ready", "missing": []})
 
 
-async def _missing(parts: Parts, latest: str | None) -> AsyncIterator[str]:
+async def _missing(parts: Parts, known: Sequence[str]) -> AsyncIterator[str]:
     if parts.reader.is_draining:
         yield "The server drains."
     within = max(_MISSED_HEARTBEATS * parts.settings.worker.heartbeat, _LEAST)
     try:
         async with parts.database.read() as connection:
-            if await schema.applied_revision(connection) != latest:
+            if schema.is_behind(await schema.applied_revision(connection), known):
                 yield "The database is not migrated: run `penstock migrate`."
                 return
             workers = await fleet.alive(connection, within=within)

@@ -1,5 +1,6 @@
 """Which migration the database is at."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from alembic.script import ScriptDirectory
@@ -20,6 +21,20 @@ async def applied_revision(connection: AsyncConnection) -> str | None:
     return revision
 
 
-def latest_revision() -> str | None:
-    """The newest migration that this code knows. Reads files."""
-    return ScriptDirectory(str(Path(migrations.__file__).parent)).get_current_head()
+def known_revisions() -> tuple[str, ...]:
+    """The migrations that this code knows, the newest last. Reads files."""
+    scripts = ScriptDirectory(str(Path(migrations.__file__).parent))
+    return tuple(script.revision for script in scripts.walk_revisions())[::-1]
+
+
+def latest_revision() -> str:
+    return known_revisions()[-1]
+
+
+def is_behind(applied: str | None, known: Sequence[str]) -> bool:
+    """What this code does not know is newer, and no reason to refuse.
+
+    A rollout changes the schema first; what it adds must serve the version before it, too, which runs on
+    meanwhile, or again after a rollback.
+    """
+    return applied is None or applied in known[:-1]

@@ -11,6 +11,7 @@ from asgi_lifespan import LifespanManager
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from redis.asyncio import Redis
+from sqlalchemy import text
 
 from api.app import create_app
 from core.errors import StoreUnavailable
@@ -18,6 +19,7 @@ from core.settings import Settings
 from models.catalogue import Catalogue
 from models.dialect import Database
 from models.repositories import access
+from models.repositories.schema import latest_revision
 from tests.platform_fixtures import SimulatedWorker, TestTenant, client_of
 
 ASK = {"prompt": "Why is the sky blue?"}
@@ -240,6 +242,23 @@ async def test_without_a_database_finished_jobs_are_served_to_known_keys_for_a_m
     assert hot.json()["output"]["text"] == "Hello."
     assert [cold.status_code, refused.status_code, late.status_code] == [503, 503, 503]
     assert refused.headers["retry-after"]
+
+
+@pytest.mark.parametrize(("revision", "status"), [("of_the_next_release", 200), ("0001", 503)])
+async def test_only_an_older_schema_is_not_ready(
+    app: FastAPI, worker: SimulatedWorker, database: Database, revision: str, status: int
+) -> None:
+    """The schema goes first: behind a balancer all of the version before would be taken out at once."""
+    await worker.sign_on()
+    stamp = text("UPDATE alembic_version SET version_num = :revision")
+    async with database.begin() as connection:
+        await connection.execute(stamp, {"revision": revision})
+    async with client_of(app, {}) as client:
+        answer = await client.get("/ready")
+    async with database.begin() as connection:
+        await connection.execute(stamp, {"revision": latest_revision()})
+
+    assert answer.status_code == status, answer.text
 
 
 async def test_health_and_readiness(

@@ -9,9 +9,10 @@ import asyncpg
 import pytest
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import Connection, inspect
+from sqlalchemy import Connection, inspect, text
 from sqlalchemy.engine import make_url
 
+from cli.schema import upgrade
 from core.settings import DatabaseSettings
 from models import batch_tables, template_table
 from models.dialect import open_database
@@ -100,6 +101,28 @@ def test_each_step_down_can_be_taken_up_again(url: str, config: Config) -> None:
     command.upgrade(config, "head")
 
     assert found(url) == (TABLES, latest_revision())
+
+
+def test_a_schema_that_is_newer_than_the_code_is_left_as_it_is(url: str, config: Config) -> None:
+    """A rollback starts the version before, and its containers migrate first."""
+    command.upgrade(config, "head")
+    stamp(url, "of_the_next_release")
+
+    steps = [upgrade(DatabaseSettings(url=url), check=check) for check in (True, False)]
+
+    assert [step.is_needed for step in steps] == [False, False]
+    assert found(url) == (TABLES, "of_the_next_release")
+
+
+def stamp(url: str, revision: str) -> None:
+    async def write() -> None:
+        database = open_database(DatabaseSettings(url=url))
+        async with database.begin() as connection:
+            statement = text("UPDATE alembic_version SET version_num = :revision")
+            await connection.execute(statement, {"revision": revision})
+        await database.close()
+
+    asyncio.run(write())
 
 
 def test_an_upgrade_of_the_newest_schema_keeps_the_jobs(url: str, config: Config) -> None:
