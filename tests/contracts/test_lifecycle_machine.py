@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, replace
+from enum import StrEnum
 from typing import Any, TypeVar
 
 from hypothesis import HealthCheck, Phase
@@ -20,8 +21,9 @@ from hypothesis.stateful import (
 from core.settings import Settings
 from models.dialect import Database, open_database
 from models.lifecycle import TERMINAL, Status, can_move
-from models.repositories import execution, jobs, outbox
+from models.repositories import dead_letters, execution, jobs, outbox, submission
 from models.repositories.jobs import Change
+from models.tables import DeadLetter
 from queues.upkeep import Upkeep
 from tests.contracts.stores import (
     HOUR,
@@ -38,6 +40,7 @@ from tests.contracts.stores import (
     new_job,
     now,
     rows,
+    table,
 )
 from tests.fakes.fake_publisher import FakePublisher
 
@@ -47,11 +50,24 @@ FEW = 5  # so that the rules meet in the same jobs
 NUMBER = st.integers(0, FEW)
 CHOSEN = st.lists(st.tuples(NUMBER, st.sampled_from([0, 0, 0, -1, 1])), min_size=1, max_size=4)
 HELD = (Status.RUNNING, Status.CANCELLING)
+WORKERS = st.sampled_from(["w1", "w2"])
+LETTERS = table(DeadLetter)
+
+
+class Letter(StrEnum):
+    """What became of a job whose attempts are used up."""
+
+    OPEN = "open"
+    REQUEUED = "requeued"
+    DISCARDED = "discarded"
 
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What the model knows of a job. `late` may not start any more; `lost` has a lease that ran out."""
+    """What the model knows of a job. `late` may not start any more; `lost` has a lease that ran out.
+
+    `letter` is None unless its attempts are used up; `erased` has no prompt to send again.
+    """
 
     status: Status = Status.QUEUED
     version: int = 1
@@ -62,6 +78,9 @@ class Known:
     late: bool = False
     lost: bool = False
     output: bool = False
+    worker: str = ""
+    letter: Letter | None = None
+    erased: bool = False
 
     def to(self, status: Status, **changes: Any) -> "Known":
         return replace(self, status=status, version=self.version + 1, **changes)
@@ -83,9 +102,13 @@ class LifeOfJobs(RuleBasedStateMachine):
         self.database: Database = self.run(self._open())
         self.upkeep = Upkeep(self.database, FakePublisher(["tiny"]), self.settings, ["tiny"])
         # Hypothesis leaves whole rules out of a run, so every run begins in the middle of things.
+        self.submit(["long"])
+        for _ in range(MAX_ATTEMPTS):
+            self.claim([(0, 0)], lost=True, worker="w1")
+            self.reap()
         self.submit(["long"] * FEW)
-        self.claim([(1, 0), (2, 0), (3, 0)], lost=False)
-        self.claim([(4, 0)], lost=True)
+        self.claim([(1, 0), (2, 0), (3, 0)], lost=False, worker="w1")
+        self.claim([(4, 0)], lost=True, worker="w2")
         self.cancel(3, mine=True)
 
     def live(self) -> list[str]:
@@ -115,25 +138,43 @@ class LifeOfJobs(RuleBasedStateMachine):
             too_long = wait == "no longer"
             self.known[job.id] = Known(waited_too_long=too_long, late=too_long)
 
-    @rule(numbers=CHOSEN, lost=st.booleans())
-    def claim(self, numbers: Sequence[tuple[int, int]], *, lost: bool) -> None:
+    @rule(numbers=CHOSEN, lost=st.booleans(), worker=WORKERS)
+    def claim(self, numbers: Sequence[tuple[int, int]], *, lost: bool, worker: str) -> None:
         wanted = [(self.job(number), off) for number, off in numbers]
         pairs = {(job_id, self.known[job_id].generation + off) for job_id, off in wanted}
         free = {job_id for job_id, off in wanted if not off and self._may_start(job_id)}
 
-        claims = self.run(claim(self.database, *pairs, lease=OVER if lost else HOUR))
+        lease = OVER if lost else HOUR
+        claims = self.run(claim(self.database, *pairs, worker=worker, lease=lease))
 
         assert {one.view.id for one in claims} == free
         for job_id in free:
             job = self.known[job_id]
-            self.known[job_id] = job.to(Status.RUNNING, attempt=job.attempt + 1, lost=lost)
+            self.known[job_id] = job.to(Status.RUNNING, attempt=job.attempt + 1, lost=lost, worker=worker)
 
     def _may_start(self, job_id: str) -> bool:
         return self.known[job_id].status is Status.QUEUED and not self.known[job_id].late
 
-    @rule(lost=st.booleans())
-    def claim_all(self, *, lost: bool) -> None:
-        self.claim([(number, 0) for number in range(FEW)], lost=lost)
+    @rule(lost=st.booleans(), worker=WORKERS)
+    def claim_all(self, *, lost: bool, worker: str) -> None:
+        self.claim([(number, 0) for number in range(FEW)], lost=lost, worker=worker)
+
+    @rule(numbers=CHOSEN, worker=WORKERS)
+    def extend(self, numbers: Sequence[tuple[int, int]], *, worker: str) -> None:
+        """A heartbeat: in time, late but before the reaper, or by one whose job another took over."""
+        named = {self.job(number) for number, _ in numbers}
+        mine = {j for j in named if self.known[j].status in HELD and self.known[j].worker == worker}
+
+        held = self.run(self._extend(sorted(named), worker))
+
+        flags = {j: (self.known[j].attempt, self.known[j].status is Status.CANCELLING) for j in mine}
+        assert {one.job_id: (one.attempt, one.cancel_requested) for one in held} == flags
+        for job_id in mine:
+            self.known[job_id] = replace(self.known[job_id], lost=False)
+
+    async def _extend(self, job_ids: Sequence[str], worker: str) -> list[execution.HeldLease]:
+        async with self.database.begin() as connection:
+            return await execution.extend_leases(connection, job_ids, worker=worker, lease=HOUR)
 
     @rule(number=NUMBER, off=st.sampled_from([0, 0, -1, 1]), status=st.sampled_from(sorted(TERMINAL)))
     def settle(self, number: int, off: int, status: Status) -> None:
@@ -233,7 +274,7 @@ class LifeOfJobs(RuleBasedStateMachine):
             if job.status is Status.CANCELLING:
                 self.known[job_id] = job.to(Status.CANCELLED)
             elif job.attempt - job.excused >= MAX_ATTEMPTS:
-                self.known[job_id] = job.to(Status.FAILED)
+                self.known[job_id] = job.to(Status.FAILED, letter=Letter.OPEN)
             else:
                 self._returned(job_id, excused=False)
 
@@ -255,11 +296,50 @@ class LifeOfJobs(RuleBasedStateMachine):
 
         assert erased == (job.status in TERMINAL)
         if erased:
-            self.known[job_id] = job.to(job.status, output=False)
+            self.known[job_id] = job.to(job.status, output=False, erased=True)
 
     async def _erase(self, job_id: str) -> bool:
         async with self.database.begin() as connection:
             return await jobs.erase(connection, TENANT, job_id)
+
+    @rule(number=NUMBER)
+    def requeue(self, number: int) -> None:
+        job_id = self.dead_letter(number)
+        job = self.known[job_id]
+        again = new_job().id
+
+        sent = self.run(self._requeue(job_id, again))
+
+        assert sent == (job.letter is Letter.OPEN and not job.erased)
+        if sent:
+            self.known[job_id] = replace(job, letter=Letter.REQUEUED)
+            self.known[again] = Known()
+
+    async def _requeue(self, job_id: str, new_id: str) -> bool:
+        async with self.database.begin() as connection:
+            job = await dead_letters.requeue(connection, job_id, new_id=new_id, at=now())
+            if job is not None:
+                await submission.accept(self.database, connection, [job])
+        return job is not None
+
+    @rule(number=NUMBER)
+    def discard(self, number: int) -> None:
+        job_id = self.dead_letter(number)
+        job = self.known[job_id]
+
+        discarded = self.run(self._discard(job_id))
+
+        assert discarded == (job.letter is Letter.OPEN)
+        if discarded:
+            self.known[job_id] = replace(job, letter=Letter.DISCARDED)
+
+    async def _discard(self, job_id: str) -> bool:
+        async with self.database.begin() as connection:
+            return await dead_letters.discard(connection, job_id)
+
+    def dead_letter(self, number: int) -> str:
+        letters = [job_id for job_id, job in self.known.items() if job.letter is not None]
+        return letters[number % len(letters)]
 
     @invariant()
     def the_books_balance(self) -> None:
@@ -267,10 +347,11 @@ class LifeOfJobs(RuleBasedStateMachine):
         found = {row.id: row for row in tables[0]}
         self._check_moves(found)
         self._check_model(found)
-        self._check_companions(found, *tables[1:])
+        self._check_companions(found, *tables[1:4])
+        self._check_letters(tables[4])
 
     async def _tables(self) -> list[list[Any]]:
-        return [await rows(self.database, table) for table in (JOBS, RESULTS, OUTBOX, LEASES)]
+        return [await rows(self.database, of) for of in (JOBS, RESULTS, OUTBOX, LEASES, LETTERS)]
 
     def _check_moves(self, found: dict[str, Any]) -> None:
         for job_id, (before, version) in self.seen.items():
@@ -298,6 +379,20 @@ class LifeOfJobs(RuleBasedStateMachine):
         held = {j: (job.attempt, job.status is Status.CANCELLING) for j, job in known if job.status in HELD}
         assert {row.job_id: (row.attempt, row.cancel_requested) for row in leases} == held
         assert not any(job.output for _, job in known if job.status is Status.CANCELLED)
+
+    def _check_letters(self, letters: list[Any]) -> None:
+        states = {
+            row.job_id: Letter.REQUEUED
+            if row.requeued_as
+            else Letter.DISCARDED
+            if row.discarded_at
+            else Letter.OPEN
+            for row in letters
+        }
+        assert states == {j: job.letter for j, job in self.known.items() if job.letter is not None}
+        again = [row.requeued_as for row in letters if row.requeued_as]
+        assert len(set(again)) == len(again)
+        assert set(again) <= self.known.keys()
 
 
 def test_whatever_happens_the_books_balance(settings: Settings) -> None:
