@@ -3,12 +3,14 @@
 import asyncio
 import secrets
 import subprocess
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import asyncpg
 import pytest
 
+from cli.schema import upgrade
 from core.settings import DatabaseSettings, Settings
 from models.dialect import Database, open_database
 from models.lifecycle import Status
@@ -19,6 +21,7 @@ from tests.contracts.stores import (
     OUTBOX,
     TENANT,
     ago,
+    ending,
     finished,
     move_time,
     queued,
@@ -26,12 +29,16 @@ from tests.contracts.stores import (
     release,
     rows,
     running,
+    settle,
 )
 from tests.fakes.fake_publisher import FakePublisher
 from tests.platform_fixtures import migrate
 from tests.services import Services
 
-pytestmark = pytest.mark.services
+ROOT = Path(__file__).resolve().parents[2]
+
+# As the page has it, for files of that name in the current folder.
+SQLITE = 'import sqlite3; sqlite3.connect("var/penstock.db").backup(sqlite3.connect("penstock-backup.db"))'
 
 
 def address(url: str, name: str) -> str:
@@ -60,6 +67,7 @@ def opened(services: Services, name: str) -> Database:
     return open_database(DatabaseSettings(url=url))
 
 
+@pytest.mark.services
 async def test_a_restored_database_has_every_job_and_goes_on(
     services: Services, names: tuple[str, str], tmp_path: Path
 ) -> None:
@@ -78,6 +86,9 @@ async def test_a_restored_database_has_every_job_and_goes_on(
         await asyncio.to_thread(subprocess.run, command, check=True)
     await execute(services, f'DROP DATABASE "{old}" WITH (FORCE)')
 
+    url = services.database_url.rsplit("/", 1)[0] + f"/{new}"
+    step = await asyncio.to_thread(upgrade, DatabaseSettings(url=url))
+    assert not step.is_needed
     after = opened(services, new)
     # Time passes: the leases of workers that are gone run out, and nobody claims what was released.
     await move_time(after, LEASES, at_work.id, expires_at=ago(seconds=1))
@@ -93,4 +104,24 @@ async def test_a_restored_database_has_every_job_and_goes_on(
     async with after.read() as connection:
         history = await changes.timeline(connection, TENANT, at_work.id)
     assert [change.reason for change in history or []] == ["submitted", None, "lease_lost"]
+    # A worker that lived through it all brings what it was given before: too late.
+    assert await settle(after, ending(at_work)) == set()
+    await after.close()
+
+
+async def test_a_copied_sqlite_file_has_every_job(tmp_path: Path) -> None:
+    page = (ROOT / "docs/how-to/backup-and-restore.md").read_text()
+    assert f"python3 -c '{SQLITE}'" in page
+    (tmp_path / "var").mkdir()
+    await asyncio.to_thread(migrate, f"sqlite+aiosqlite:///{tmp_path}/var/penstock.db")
+    before = open_database(DatabaseSettings(url=f"sqlite+aiosqlite:///{tmp_path}/var/penstock.db"))
+    done, waiting = await finished(before), await queued(before)
+    command = [sys.executable, "-c", SQLITE]
+    await asyncio.to_thread(subprocess.run, command, check=True, cwd=tmp_path)
+    await before.close()
+
+    after = open_database(DatabaseSettings(url=f"sqlite+aiosqlite:///{tmp_path}/penstock-backup.db"))
+
+    assert (await read(after, done.id)).output == {"text": "Hello to you."}
+    assert (await read(after, waiting.id)).status is Status.QUEUED
     await after.close()
