@@ -17,12 +17,13 @@ from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
 import httpx
+import orjson
 
+from tests.faults.history import ROOT, unpack, version_before
 from tests.faults.proxy import Link
 from tests.local_servers import free_port
 from tests.services import Services
 
-ROOT: Final = Path(__file__).resolve().parents[2]
 MUTANTS: Final = Path(__file__).resolve().parent / "mutants"
 # What each kind of process talks to.
 LINKS: Final = {
@@ -52,6 +53,7 @@ class Shape:
     llamacpp: bool = False
     brisk: bool = True
     mutant: str = ""
+    outdated: bool = False  # they begin as the version before this one
     settings: Mapping[str, str] = field(default_factory=dict)
 
     def members(self) -> Iterator[tuple[str, str]]:
@@ -84,9 +86,14 @@ class Member:
     log: Path
     links: dict[str, Link]
     port: int = 0
+    source: Path = ROOT  # whose code it runs
     lives: int = 0
     process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
     engine: "EngineServer | None" = None
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
 
     @property
     def pid(self) -> int:
@@ -137,19 +144,25 @@ class EngineServer:
 class Fleet:
     """Starts, kills and mends; every process speaks to the services through links that can fail."""
 
-    def __init__(self, services: Services, folder: Path, shape: Shape) -> None:
+    def __init__(self, services: Services, folder: Path, shape: Shape, *, before: str = "") -> None:
         self.services = services
         self.folder = folder
         self.shape = shape
+        self.before = ROOT  # the folder of the version before
+        self.schema = ROOT  # whose schema the database has
+        self._commit = before
         self.members: dict[str, Member] = {}
         self.front = Link("front", [])
         self._links: list[Link] = [self.front]
 
     async def open(self) -> None:
+        if self.shape.outdated:
+            commit = self._commit or await asyncio.to_thread(version_before)
+            self.before = await asyncio.to_thread(unpack, commit, self.folder / "before")
         for name, kind in self.shape.members():
             await self._prepare(name, kind)
         await self.front.open()
-        await asyncio.to_thread(self._migrate)
+        await asyncio.to_thread(self.migrate, self.before)
 
     async def start_all(self) -> None:
         for name in self.members:
@@ -186,9 +199,20 @@ class Fleet:
                 env=self._environment(member),
                 stdout=log,
                 stderr=log,
-                cwd=ROOT,
+                cwd=member.source,
             )
         return member
+
+    def migrate(self, source: Path) -> None:
+        """The database gets the schema of that version."""
+        self._call(source, "migrate")
+        self.schema = source
+
+    def tenant(self, name: str) -> tuple[str, str]:
+        """A new tenant's id and key, by the command line of the version that the schema is of."""
+        made = orjson.loads(self._call(self.schema, "tenants", "create", name, "--json"))
+        key = orjson.loads(self._call(self.schema, "keys", "create", made["id"], "--json"))
+        return made["id"], key["key"]
 
     async def mend(self) -> None:
         """Everything runs and every link works."""
@@ -229,8 +253,10 @@ class Fleet:
             apis = [m for m in self.members.values() if m.kind == "api"]
             missing = []
             for member in apis:
+                # Whether an old one is ready beside a new schema is a scenario's own question.
+                path = "ready" if member.source == self.schema else "health"
                 try:
-                    answer = await client.get(f"http://127.0.0.1:{member.port}/ready")
+                    answer = await client.get(f"{member.url}/{path}")
                 except httpx.TransportError:
                     missing.append(member.name)
                 else:
@@ -249,7 +275,7 @@ class Fleet:
         return [row["name"] for row in rows]
 
     async def _prepare(self, name: str, kind: str) -> None:
-        member = Member(name, kind, self.folder / f"{name}.log", {})
+        member = Member(name, kind, self.folder / f"{name}.log", {}, source=self.before)
         addresses = {
             "postgresql": self.services.database_url,
             "redis": self.services.redis_url,
@@ -273,8 +299,11 @@ class Fleet:
             self.front.upstream.append(member.port)
         self.members[name] = member
 
-    def _environment(self, member: Member) -> dict[str, str]:
+    def _environment(self, member: Member, source: Path | None = None) -> dict[str, str]:
         environment = self._inherited() | self.services.environment() | self.shape.environment()
+        source = source or member.source
+        if source != ROOT:
+            environment["PYTHONPATH"] = str(source)  # before what is installed
         for service, setting in _SETTINGS.items():
             if service in member.links:
                 environment[setting] = _through(environment[setting], member.links[service].port)
@@ -298,16 +327,15 @@ class Fleet:
         )
         return path
 
-    def _migrate(self) -> None:
-        environment = self._environment(next(iter(self.members.values())))
+    def _call(self, source: Path, *arguments: str) -> bytes:
+        """One `penstock` command of that version."""
+        environment = self._environment(next(iter(self.members.values())), source)
         environment["PENSTOCK_DATABASE__URL"] = self.services.database_url
-        subprocess.run(
-            [sys.executable, "-m", "cli.main", "migrate"],
-            env=environment,
-            cwd=ROOT,
-            check=True,
-            capture_output=True,
-        )
+        command = [sys.executable, "-m", "cli.main", *arguments]
+        done = subprocess.run(command, env=environment, cwd=source, check=False, capture_output=True)
+        if done.returncode:
+            raise RuntimeError(f"penstock {arguments[0]}: {done.stderr.decode(errors='replace')[-1500:]}")
+        return done.stdout
 
     def _reap(self) -> None:
         for member in self.members.values():

@@ -15,6 +15,7 @@ _ACCEPTED: Final = frozenset({200, 202})
 _TOO_LONG: Final = 120.0
 _PAGE: Final = 100
 _CANCELLED_AT_ONCE: Final = 500
+_MODELS: Final = "/v1/admin/models"
 
 
 def _came_too_late(item: dict[str, Any]) -> bool:
@@ -38,12 +39,14 @@ class Client:
         """The label of each accepted job."""
         return {job_id: label for label, ids in self.accepted.items() for job_id in ids}
 
-    async def submit(self, count: int, words: str = "how are you", **changes: Any) -> list[str]:
-        """Jobs in bulk, each answered in the end; their ids."""
+    async def submit(
+        self, count: int, words: str = "how are you", *, at: str = "", **changes: Any
+    ) -> list[str]:
+        """Jobs in bulk, each answered in the end; their ids. `at` is one API's address, past the balancer."""
         ids: list[str] = []
         while count > 0:
             size = min(count, _CHUNK)
-            ids += await self._chunk([self._job(words, changes) for _ in range(size)])
+            ids += await self._chunk([self._job(words, changes) for _ in range(size)], at=at)
             count -= size
         return ids
 
@@ -79,6 +82,14 @@ class Client:
             body = {"ids": newest[start : start + _CANCELLED_AT_ONCE]}
             await self._until_answered("POST", "/v1/jobs/bulk/cancel", json=body)
 
+    async def hold(self, how: str) -> None:
+        """`pause`, `drain` or `resume` of the model."""
+        await self._until_answered("POST", f"{_MODELS}/default/{how}")
+
+    async def model_state(self) -> str:
+        [model] = (await self._until_answered("GET", _MODELS)).json()["data"]
+        return str(model["state"])
+
     async def everything(self) -> dict[str, dict[str, Any]]:
         """All jobs of the tenant as the API lists them."""
         found: dict[str, dict[str, Any]] = {}
@@ -97,13 +108,14 @@ class Client:
         body = {"messages": [{"role": "user", "content": content}], "max_tokens": 6, "service_class": "bulk"}
         return body | changes
 
-    async def _chunk(self, jobs: Sequence[dict[str, Any]]) -> list[str]:
+    async def _chunk(self, jobs: Sequence[dict[str, Any]], *, at: str = "") -> list[str]:
         """Every item accepted, or refused for good as its deadline passed on the way; the ids in order."""
         labels = [job["messages"][0]["content"].split(maxsplit=1)[0] for job in jobs]
         key = {"Idempotency-Key": f"key-{labels[0]}"}
         end = time.monotonic() + _TOO_LONG
         while True:
-            answer = await self._until_answered("POST", "/v1/jobs/bulk", json={"jobs": jobs}, headers=key)
+            path = f"{at}/v1/jobs/bulk"
+            answer = await self._until_answered("POST", path, json={"jobs": jobs}, headers=key)
             items = answer.json()["data"]
             for label, item in zip(labels, items, strict=True):
                 if item["status"] in _ACCEPTED:

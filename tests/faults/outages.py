@@ -2,24 +2,26 @@
 
 import asyncio
 import signal
+from dataclasses import replace
 from typing import Final
 
 from redis.asyncio import Redis
 
 from core.settings import BrokerSettings
-from queues.messages import JobEnvelope
+from queues.messages import SCHEMA, JobEnvelope
 from queues.publisher import AmqpPublisher
 from queues.topology import Topology
 from tests.faults.processes import COMMIT, COMMITTED
 from tests.faults.proxy import Fault, Link, Way
 from tests.faults.servers import Private
-from tests.faults.stage import Act
+from tests.faults.stage import Act, until
 
 _MODEL: Final = "default"
 _TERMINATE: Final = """
 SELECT pg_terminate_backend(pid) FROM pg_stat_activity
 WHERE datname = current_database() AND pid <> pg_backend_pid() AND random() < $1
 """
+_RELEASED: Final = "UPDATE outbox SET state = 'released', released_at = now() WHERE tenant_id = $1"
 _HOLD: Final = {Fault.CUT: 2.0, Fault.SLOW: 4.0, Fault.HALF_OPEN: 5.0, Fault.BLACK_HOLE: 12.0}
 
 
@@ -44,7 +46,7 @@ async def broker_restarted(act: Act) -> None:
             await act.pause(0.5, 2)
             await asyncio.to_thread(_private(act).rabbitmq.restart, signal.SIGTERM)
             await act.finished(30)
-    _expect_no_server_errors(act)
+    expect_no_server_errors(act)
 
 
 async def broker_outage(act: Act) -> None:
@@ -56,7 +58,7 @@ async def broker_outage(act: Act) -> None:
         await asyncio.sleep(60 * min(1.0, act.stage.scale))
         await asyncio.to_thread(rabbitmq.start)
         await act.finished(30)
-    _expect_no_server_errors(act)
+    expect_no_server_errors(act)
 
 
 async def queue_purged(act: Act) -> None:
@@ -95,7 +97,7 @@ async def redis_flushed(act: Act) -> None:
             await act.finished(30)
             await asyncio.to_thread(_private(act).redis.restart)
             await act.finished(30)
-    _expect_no_server_errors(act)
+    expect_no_server_errors(act)
 
 
 async def redis_outage(act: Act) -> None:
@@ -106,7 +108,7 @@ async def redis_outage(act: Act) -> None:
         await asyncio.sleep(10 * act.stage.scale)
         await asyncio.to_thread(redis.start)
         await act.finished(30)
-    _expect_no_server_errors(act)
+    expect_no_server_errors(act)
 
 
 async def postgres_restarted(act: Act) -> None:
@@ -149,6 +151,29 @@ async def messages_tripled(act: Act) -> None:
         await publisher.close()
     await act.finished(len(envelopes) // 2)
     relay.kill(signal.SIGCONT)
+
+
+async def messages_of_the_next_version(act: Act) -> None:
+    """A worker that cannot read a message refuses it; the job is told to be lost, and released again."""
+    relay = act.member("relay-0")
+    relay.kill(signal.SIGSTOP)
+    count = act.sized(300)
+    await act.client.submit(count)
+    envelopes = [replace(envelope, schema=SCHEMA + 1) for envelope in await _envelopes(act)]
+    await act.stage.truth.execute(_RELEASED, act.tenant)
+    refused = act.fleet.lines("message_refused")
+    publisher = AmqpPublisher(_broker(act), [_MODEL])
+    try:
+        await publisher.publish(envelopes)
+    finally:
+        await publisher.close()
+    await until(lambda: _refused(act, refused + count), 30, "the refusal of every message")
+    relay.kill(signal.SIGCONT)
+    await act.all_finished(within=60)
+
+
+async def _refused(act: Act, count: int) -> bool:
+    return act.fleet.lines("message_refused") >= count
 
 
 async def _envelopes(act: Act) -> list[JobEnvelope]:
@@ -221,6 +246,6 @@ def _pairs(act: Act) -> list[list[Link]]:
     return pairs
 
 
-def _expect_no_server_errors(act: Act) -> None:
+def expect_no_server_errors(act: Act) -> None:
     if act.client.server_errors:
         act.verdict.failures.append(f"5xx: {dict(act.client.answers)}")

@@ -25,6 +25,7 @@ class Record:
 
     seed: int
     scale: float
+    seconds: float = 0.0
     verdicts: list[Verdict] = field(default_factory=list)
     mutants: dict[str, list[Verdict]] = field(default_factory=dict)
 
@@ -40,10 +41,10 @@ def write_page(page: Path, record: Record) -> None:
 
 def _lines(record: Record) -> Iterator[str]:
     jobs = sum(verdict.submitted for verdict in record.verdicts)
-    seconds = sum(verdict.seconds for verdict in record.verdicts)
     arguments = f"--seed {record.seed}" + (f" --scale {record.scale:g}" if record.scale != 1 else "")
     yield f"{datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} cores, Python {platform.python_version()}:"
-    yield f'`make faults ARGS="{arguments}"`, {jobs:,} jobs in {seconds / 60:.0f} minutes and the mutants.'
+    minutes = f"{record.seconds / 60:.0f} minutes with the mutants"
+    yield f'`make faults ARGS="{arguments}"`, {jobs:,} jobs in {minutes}.'
     yield f"\n{_HEAD}"
     yield from (_row(verdict) for verdict in record.verdicts)
     broken = [f"- {v.scenario}: {failure}" for v in record.verdicts for failure in v.failures]

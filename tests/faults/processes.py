@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from tests.faults.proxy import Fault, Way
-from tests.faults.stage import Act
+from tests.faults.stage import Act, until
 from tests.faults.truth import Verdict, percentiles
 
 # How a message looks on the wire: the class and the method of AMQP's frames, a statement, its completion.
@@ -161,6 +161,28 @@ async def rolling_restart(act: Act) -> None:
     act.expect(lambda verdict: f"{verdict.executed_again} were run again" if verdict.executed_again else None)
 
 
+async def model_drained(act: Act) -> None:
+    """What runs ends and nothing begins, not even on a worker that comes meanwhile; then all goes on."""
+    async with act.load(60):
+        await act.client.hold("drain")
+        await until(lambda: _is_drained(act), 30, "a drained model")
+        began = await act.stage.truth.starts()
+        victim = act.rng.choice(act.fleet.workers())
+        victim.kill()
+        act.fleet.start(victim.name)
+        await act.fleet.until_ready()
+        await act.pause(1.0, 2.0)
+        if late := await act.stage.truth.starts() - began:
+            act.verdict.failures.append(f"{late} jobs began although the model was drained")
+        await act.client.hold("resume")
+        await act.finished(30)
+    act.expect(lambda verdict: f"{verdict.executed_again} were run again" if verdict.executed_again else None)
+
+
+async def _is_drained(act: Act) -> bool:
+    return await act.client.model_state() == "drained"
+
+
 async def bulk_of_twenty_thousand(act: Act) -> None:
     """A worker dies at one third, for good."""
     total = act.sized(20_000)
@@ -182,9 +204,10 @@ async def llamacpp_killed(act: Act) -> None:
         for _ in range(act.sized(4)):
             victim = act.rng.choice(act.fleet.workers())
             await act.pause(1.0, 2.0)
-            ids = await act.stage.truth.running_on(victim.pid)
-            at = _kill_children(victim.pid)
-            act.hurt.append((at, ids))
+            ids: list[str] = []
+            while not ids:  # the bundled model answers in a few hundredths of a second
+                ids = await act.stage.truth.running_on(victim.pid)
+            act.hurt.append((_kill_children(victim.pid), ids))
             await act.finished(30)
 
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Final
 
-from tests.faults import outages, processes, races
+from tests.faults import outages, processes, races, rollout
 from tests.faults.fleet import Shape
 from tests.faults.stage import Scenario
 
@@ -12,7 +12,8 @@ from tests.faults.stage import Scenario
 class Part:
     """One stage and its scenarios; `private` stages have servers of their own, which may be killed.
 
-    `shows` is what a mutant must be caught at: one that merely does not work proves nothing.
+    `shows` is what a mutant must be caught at: one that merely does not work proves nothing. A part that is
+    `beside` the one before it is played at the same time: both mostly wait, for leases or for timeouts.
     """
 
     name: str
@@ -21,6 +22,7 @@ class Part:
     private: bool = False
     patience: float = 60.0
     shows: str = "stuck"
+    beside: bool = False
 
 
 _PROCESSES: Final = (
@@ -36,12 +38,14 @@ _PROCESSES: Final = (
     processes.engine_killed,
     processes.upkeep_killed,
     processes.rolling_restart,
+    processes.model_drained,
 )
 _RACES: Final = (
     races.cancel_races_finish,
     races.expiry_races_finish,
     races.poison_among_good,
     outages.messages_tripled,
+    outages.messages_of_the_next_version,
     outages.queue_purged,
     outages.backends_terminated,
 )
@@ -59,15 +63,24 @@ _SERVERS: Final = (
     outages.redis_outage,
     outages.postgres_restarted,
 )
+_ROLLOUT: Final = (rollout.versions_side_by_side, rollout.rolling_upgrade)
 _LARGE: Final = (processes.bulk_of_twenty_thousand, races.cancel_of_twenty_thousand)
+# Two heartbeats of the broker's tell a worker that its link is half open: seconds in place of twenty.
+_ATTENTIVE: Final = {"BROKER__HEARTBEAT": "4s"}
 
 FULL: Final = (
     Part("processes", Shape(), (*_PROCESSES, *_RACES)),
-    Part("links", Shape(), _LINKS),
-    Part("servers", Shape(), _SERVERS, private=True),
+    Part("links", Shape(settings=_ATTENTIVE), _LINKS),
+    Part("servers", Shape(), _SERVERS, private=True, beside=True),
     Part("recovery", Shape(workers=4, slots=8, brisk=False), (processes.recovery,)),
     Part("large", Shape(slots=64), _LARGE, patience=120),
-    Part("llama.cpp", Shape(apis=1, upkeeps=1, workers=2, llamacpp=True), (processes.llamacpp_killed,)),
+    Part("rollout", Shape(relays=2, outdated=True), _ROLLOUT),
+    Part(
+        "llama.cpp",
+        Shape(apis=1, upkeeps=1, workers=2, llamacpp=True),
+        (processes.llamacpp_killed,),
+        beside=True,
+    ),
 )
 SLICE: Final = (
     Part(
@@ -90,13 +103,14 @@ SLICE: Final = (
 _PATIENT: Final = {"UPKEEP__RECONCILE_AFTER": "60s"}
 MUTANTS: Final = (
     Part("fence", Shape(mutant="fence"), (processes.worker_paused,), patience=20, shows="doubled"),
-    Part("reaper", Shape(mutant="reaper"), (processes.worker_killed,), patience=20),
+    Part("reaper", Shape(mutant="reaper"), (processes.worker_killed,), patience=20, beside=True),
     Part("outbox", Shape(mutant="outbox"), (outages.queue_purged,), patience=20),
     Part(
         "late acknowledgement",
         Shape(mutant="late acknowledgement", settings=_PATIENT),
         (processes.worker_killed,),
         patience=20,
+        beside=True,
     ),
 )
 SLICE_MUTANTS: Final = MUTANTS[:1]

@@ -46,6 +46,7 @@ class Play:
     seed: int
     only: tuple[str, ...] = ()
     scale: float = 1.0
+    before: str = ""
 
 
 class Servers:
@@ -81,12 +82,37 @@ def line_of(verdict: Verdict) -> str:
 
 
 async def play(parts: Sequence[Part], how: Play, servers: Servers) -> list[Verdict]:
+    """In their order, those that mostly wait two at a time."""
     verdicts: list[Verdict] = []
+    for group in _groups(parts):
+        async with asyncio.TaskGroup() as tasks:
+            played = [
+                tasks.create_task(play_part(part, replace(how, seed=how.seed + number), servers))
+                for number, part in group
+            ]
+        for task in played:
+            verdicts += task.result()
+    return verdicts
+
+
+def _groups(parts: Sequence[Part]) -> Iterator[list[tuple[int, Part]]]:
+    group: list[tuple[int, Part]] = []
     for number, part in enumerate(parts):
-        chosen = [s for s in part.scenarios if not how.only or s.__name__ in how.only]
-        if not chosen:
-            continue
-        async with opened(part, replace(how, seed=how.seed + number), servers) as stage:
+        if group and not part.beside:
+            yield group
+            group = []
+        group.append((number, part))
+    if group:
+        yield group
+
+
+async def play_part(part: Part, how: Play, servers: Servers) -> list[Verdict]:
+    verdicts: list[Verdict] = []
+    chosen = [s for s in part.scenarios if not how.only or s.__name__ in how.only]
+    if not chosen:
+        return verdicts
+    try:
+        async with opened(part, how, servers) as stage:
             for scenario in chosen:
                 name = scenario.__name__
                 async with stage.act(name.replace("_", "-"), patience=part.patience) as act:
@@ -94,6 +120,10 @@ async def play(parts: Sequence[Part], how: Play, servers: Servers) -> list[Verdi
                 act.verdict.scenario = name.replace("_", " ")
                 verdicts.append(act.verdict)
                 say(line_of(act.verdict))
+    except Exception as error:  # noqa: BLE001 - a part that cannot be played is a line, too
+        failed = Verdict(part.name, failures=[f"{type(error).__name__}: {error}"])
+        verdicts.append(failed)
+        say(line_of(failed))
     return verdicts
 
 
@@ -106,7 +136,13 @@ async def opened(part: Part, how: Play, servers: Servers) -> AsyncIterator[Stage
     services, private = await asyncio.to_thread(spaces.__enter__)
     try:
         async with staged(
-            services, folder, part.shape, seed=how.seed, private=private, scale=how.scale
+            services,
+            folder,
+            part.shape,
+            seed=how.seed,
+            private=private,
+            scale=how.scale,
+            before=how.before,
         ) as stage:
             yield stage
     finally:
@@ -129,10 +165,14 @@ async def play_mutants(
 ) -> dict[str, list[Verdict]]:
     """What the scenarios said of each mutant that they met."""
     met = {}
-    for part in parts:
-        if verdicts := await play([part], how, servers):
-            met[part.name] = verdicts
-            say(f"mutant without {part.name}: {'NOT NOTICED' if is_missed(part, verdicts) else 'noticed'}")
+    for group in _groups(parts):
+        async with asyncio.TaskGroup() as tasks:
+            played = [(part, tasks.create_task(play_part(part, how, servers))) for _, part in group]
+        for part, task in played:
+            if verdicts := task.result():
+                met[part.name] = verdicts
+                seen = "NOT NOTICED" if is_missed(part, verdicts) else "noticed"
+                say(f"mutant without {part.name}: {seen}")
     return met
 
 
@@ -164,8 +204,9 @@ def summary(verdicts: Sequence[Verdict]) -> tuple[str, list[str]]:
 
 async def perform(arguments: argparse.Namespace, folder: Path) -> int:
     """Rounds with new seeds until the time is over; one round without a time."""
-    end = time.monotonic() + arguments.seconds
-    how = Play(folder, arguments.seed, tuple(arguments.only), arguments.scale)
+    began = time.monotonic()
+    end = began + arguments.seconds
+    how = Play(folder, arguments.seed, tuple(arguments.only), arguments.scale, arguments.before)
     record = Record(arguments.seed, arguments.scale)
     failures: list[str] = []
     with ExitStack() as stack:
@@ -183,6 +224,8 @@ async def perform(arguments: argparse.Namespace, folder: Path) -> int:
             if time.monotonic() >= end:
                 break
             how = replace(how, seed=how.seed + 1000)
+    record.seconds = time.monotonic() - began
+    say(f"{record.seconds / 60:.1f} minutes")
     if arguments.json:
         arguments.json.write_text(json.dumps(asdict(record), indent=1) + "\n")
     if arguments.page:
@@ -224,6 +267,7 @@ def main() -> int:
         "--only", action="append", default=[], type=scenario_name, help="a scenario, by its name; repeatable"
     )
     parser.add_argument("--scale", type=float, default=1.0, help="shrinks every load")
+    parser.add_argument("--before", default="", help="the commit that a rollout begins with")
     parser.add_argument("--for", dest="seconds", type=float, default=0, help="repeat for so many seconds")
     parser.add_argument("--slice", action="store_true", help="the part that CI plays")
     parser.add_argument("--no-mutants", action="store_true", help="leave the mutants out")

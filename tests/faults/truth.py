@@ -105,6 +105,11 @@ class Truth:
         statement = "SELECT count(*) AS jobs FROM jobs WHERE tenant_id = $1 AND status = $2"
         return int((await self.fetch(statement, tenant, status))[0]["jobs"])
 
+    async def starts(self) -> int:
+        """How often a job of anybody began."""
+        statement = "SELECT count(*) AS starts FROM faults_status WHERE now = 'running'"
+        return int((await self.fetch(statement))[0]["starts"])
+
     async def distinct_outputs(self, tenant: str) -> int:
         statement = """
             SELECT count(DISTINCT results.output::text) AS outputs FROM jobs
