@@ -20,7 +20,7 @@ COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 OURS = {name: service for name, service in SERVICES.items() if "build" in service}
 PROCESSES = {"migrate", "api", "relay", "upkeep", "worker", "deliver", "worker-gpu", "flower"}
-# Three numbers, or two where the project has only two (PostgreSQL).
+# Three numbers, or two where the project has only two (PostgreSQL) or two name a branch of fixes (HAProxy).
 PINNED = re.compile(r"^[a-z][a-z0-9./_-]*:v?\d+\.\d+(\.\d+)?(-[a-z0-9.-]+)?$")
 PROBES = {"pg_isready", "redis-cli", "rabbitmq-diagnostics", "wget"}
 FLOWER_ROUTES = {"/healthcheck"}
