@@ -177,7 +177,9 @@ def ring_after_commit(connection: AsyncConnection, bell: str) -> None:
 async def _translated() -> AsyncIterator[None]:
     try:
         yield
-    except (exc.InterfaceError, exc.OperationalError, OSError, TimeoutError) as error:
+    except (TimeoutError, exc.TimeoutError) as error:
+        raise StoreUnavailable("the database did not answer in time, or had no free connection") from error
+    except (exc.InterfaceError, exc.OperationalError, OSError) as error:
         raise StoreUnavailable("the database cannot be reached") from error
     except exc.DBAPIError as error:
         if error.connection_invalidated or str(getattr(error.orig, "sqlstate", ""))[:2] in _PASSING:
@@ -258,6 +260,14 @@ async def copy_rows(connection: AsyncConnection, table: Table, rows: Sequence[Ma
     driver: asyncpg.Connection = raw.driver_connection
     with _as_sqlalchemy_says("COPY"):
         await driver.copy_records_to_table(table.name, records=records, columns=[c.name for c in columns])
+
+
+async def refresh_statistics(connection: AsyncConnection, *tables: Table) -> None:
+    """After many rows came at once, in a transaction of its own: PostgreSQL itself looks within a minute, and
+    until then it takes all that waits for next to nothing.
+    """
+    if connection.dialect.name == "postgresql":
+        await connection.exec_driver_sql(f"ANALYZE {', '.join(table.name for table in tables)}")
 
 
 @contextmanager

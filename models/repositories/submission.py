@@ -6,9 +6,10 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, Final, Protocol
 
-from sqlalchemy import Table, insert, select, tuple_
+from sqlalchemy import Table, delete, insert, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from models import dialect
 from models.degradation import Degradation, Terms, terms
 from models.dialect import Database, Now, insert_rows
 from models.lifecycle import Status
@@ -86,6 +87,14 @@ async def find_by_key(connection: AsyncConnection, tenant_id: str, key: str) -> 
     )
     row = found.one_or_none()
     return (row.job_id, row.fingerprint) if row is not None else None
+
+
+async def free_key(connection: AsyncConnection, tenant_id: str, key: str, *, job_id: str) -> None:
+    """The next request under this key is a first one, where the key still is that job's."""
+    table = _table(IdempotencyKey)
+    await connection.execute(
+        delete(table).where(table.c.tenant_id == tenant_id, table.c.key == key, table.c.job_id == job_id)
+    )
 
 
 class Reception(StrEnum):
@@ -197,6 +206,11 @@ async def insert_jobs(connection: AsyncConnection, jobs: Sequence[NewJob]) -> No
     ]
     if tags:
         await connection.execute(insert(_table(JobTag)), tags)
+
+
+async def refresh_statistics(connection: AsyncConnection) -> None:
+    """Of what `insert_jobs` fills."""
+    await dialect.refresh_statistics(connection, _table(Job), _table(Payload), _table(Outbox))
 
 
 def _table(entity: type[Any]) -> Table:

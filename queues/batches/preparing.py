@@ -1,6 +1,5 @@
 """From a batch's file to its lines in the queue: checked whole, then loaded in chunks, each once."""
 
-import tempfile
 from collections import Counter
 from datetime import timedelta
 from pathlib import Path
@@ -23,7 +22,7 @@ from queues.batches.checking import Check, Report, run_check
 from queues.batches.ending import tell_end
 from queues.batches.hold import Hold
 from queues.batches.lines import Problem
-from queues.batches.spool import Spool
+from queues.batches.spool import Spool, work_folder
 from queues.requests.batch_request import window_of
 from queues.storage import Storage
 
@@ -31,6 +30,7 @@ logger = get_logger(__name__)
 
 _INPUT: Final = "input.jsonl"
 _ONLY: Final = "errors.jsonl"
+_NEWS: Final = 2000  # lines that change what the database knows of its tables; then twice as many, and so on
 
 
 class Preparation:
@@ -46,7 +46,7 @@ class Preparation:
 
     async def prepare(self, hold: Hold) -> None:
         """Nothing is queued until every line has passed. Raises `BatchTaken`."""
-        with tempfile.TemporaryDirectory(prefix="penstock-batch-") as name:
+        with work_folder() as name:
             report = await self._checked(hold.batch, Path(name))
             if hold.status != "validating":
                 if report.problems:  # the catalogue changed under a batch that was half loaded
@@ -75,6 +75,7 @@ class Preparation:
             degradation=batch.degradation,
             longest_line=self._settings.batches.longest_line,
             most_lines=self._settings.batches.most_lines,
+            shared_prefix=self._settings.order.max_shared_prefix_tokens,
             only=only,
         )
         return await run_check(check)
@@ -127,6 +128,7 @@ class Preparation:
     async def _load(self, hold: Hold, spool: Spool) -> None:
         batch, chunk = hold.batch, self._settings.batches.chunk
         keep = window_of(batch.window) + self._settings.upkeep.retention
+        known = batch.loaded
         for start in range(batch.loaded, len(spool), chunk):
             rows = spool.rows(start, chunk)
             jobs = [_job(batch, start + place, row, keep) for place, row in enumerate(rows)]
@@ -135,6 +137,10 @@ class Preparation:
                 await submission.insert_jobs(connection, jobs)
                 ring_after_commit(connection, BELL)
             _count(jobs)
+            if start + len(rows) - known >= max(known, _NEWS):
+                known = start + len(rows)
+                async with self._database.begin() as connection:
+                    await submission.refresh_statistics(connection)
 
 
 def _job(batch: BatchRow, place: int, row: dict[str, Any], keep: timedelta) -> NewJob:
