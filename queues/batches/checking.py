@@ -1,8 +1,10 @@
 """Checks a batch's file line by line, in a process of its own: neither API nor upkeep waits for it."""
 
 import asyncio
+import ctypes
 import os
 import pickle
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
@@ -12,18 +14,20 @@ from typing import Any, BinaryIO, Final
 
 import orjson
 
-from core.errors import BadInput, InvalidField
+from core.errors import InvalidField
 from core.settings import ComplexitySettings
 from models.catalogue import Catalogue
 from models.limits import Complexity
 from models.service_class import ServiceClass
-from queues.batches.lines import Asked, Problem, problem_of, read_line
+from queues.batches.lines import Asked, Problem, Reading, read_line
 from queues.batches.spool import SpoolWriter
 from queues.limits.complexity import weigh
 from queues.prompts import PromptMeter
 
-_MOST_PROBLEMS: Final = 100
+_MOST_BAD_LINES: Final = 100
+_MOST_OF_A_LINE: Final = 20  # faults
 _NICE: Final = 5  # those who answer somebody go first; at 10 a busy machine left it a tenth of a core
+_PR_SET_PDEATHSIG: Final = 1
 _CHECK: Final = "check"
 _REPORT: Final = "report"
 
@@ -46,22 +50,24 @@ class Check:
     degradation: dict[str, Any] | None
     longest_line: int
     most_lines: int
+    shared_prefix: int  # tokens that one counts for
     only: Path | None = None
 
 
 @dataclass(slots=True)
 class Report:
-    """How the check ended: lines that passed, or the first problems and how many lines are bad."""
+    """How the check ended: lines that passed, or how many are bad and all faults of the first of them."""
 
     total: int = 0
     bad: int = 0
     models: list[str] = field(default_factory=list)
     problems: list[dict[str, Any]] = field(default_factory=list)
 
-    def note(self, problem: Problem) -> None:
+    def note(self, *problems: Problem) -> None:
+        """All that is wrong with one line, or with the whole."""
         self.bad += 1
-        if len(self.problems) < _MOST_PROBLEMS:
-            self.problems.append(problem.document())
+        if self.bad <= _MOST_BAD_LINES:
+            self.problems += [problem.document() for problem in problems[:_MOST_OF_A_LINE]]
 
 
 async def run_check(check: Check) -> Report:
@@ -82,6 +88,7 @@ async def run_check(check: Check) -> Report:
 
 
 def main(folder: Path) -> None:
+    _end_with_parent()
     with suppress(OSError):
         os.nice(_NICE)
     # Written by the process that started this one, into a folder that only it may read.
@@ -90,24 +97,29 @@ def main(folder: Path) -> None:
     (folder / _REPORT).write_bytes(orjson.dumps(report))
 
 
+def _end_with_parent() -> None:
+    """Nobody reads the report of a check whose starter was killed."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
 async def check_file(check: Check) -> Report:
     """Every line; what passed is in the spool."""
     report, seen, meter = Report(), dict[str, int](), PromptMeter()
     only = None if check.only is None else frozenset(_custom_ids(check.only))
     models: set[str] = set()
-    spool = SpoolWriter(check.folder)
+    spool = SpoolWriter(check.folder, most=check.shared_prefix)
     with check.file.open("rb") as file:
         for number, raw in numbered_lines(file, check.longest_line):
-            try:
-                line = _read(number, raw, check, seen)
-                if only is not None and line.custom_id not in only:
-                    continue
-                row = await _row(line, check, meter)
-            except BadInput as error:
-                report.note(problem_of(error, number))
+            line = _read(number, raw, check, seen)
+            if only is not None and line.custom_id not in only:
+                continue
+            row = None if line.asked is None else await _row(line, line.asked, check, meter)
+            if row is None:
+                report.note(*line.problems)
                 continue
             report.total += 1
-            models.add(line.model.name)
+            models.add(row["model"])
             if report.total > check.most_lines:
                 report.note(_too_many(check.most_lines))
                 break
@@ -131,9 +143,11 @@ def numbered_lines(file: BinaryIO, longest: int) -> Iterator[tuple[int, bytes]]:
             yield number, raw.rstrip(b"\r\n")
 
 
-def _read(number: int, raw: bytes, check: Check, seen: dict[str, int]) -> Asked:
+def _read(number: int, raw: bytes, check: Check, seen: dict[str, int]) -> Reading:
     if len(raw) > check.longest_line:
-        raise InvalidField("line", f"Is longer than {check.longest_line} bytes.")
+        line = Reading(number)
+        line.note(InvalidField("line", f"Is longer than {check.longest_line} bytes."))
+        return line
     line = read_line(
         number,
         raw,
@@ -141,17 +155,20 @@ def _read(number: int, raw: bytes, check: Check, seen: dict[str, int]) -> Asked:
         catalogue=check.catalogue,
         degradation=check.degradation,
     )
-    if (before := seen.setdefault(line.custom_id, number)) != number:
-        raise InvalidField("custom_id", f"Is that of line {before}, too: give each line its own.")
+    if line.custom_id is not None and (before := seen.setdefault(line.custom_id, number)) != number:
+        line.note(InvalidField("custom_id", f"Is that of line {before}, too: give each line its own."))
     return line
 
 
-async def _row(line: Asked, check: Check, meter: PromptMeter) -> dict[str, Any]:
-    """As it lies in the spool. Raises `InvalidField` where the prompt is too long for its model."""
+async def _row(line: Reading, asked: Asked, check: Check, meter: PromptMeter) -> dict[str, Any] | None:
+    """As it lies in the spool; None where something is wrong, a prompt too long for its model included."""
     try:
-        demand = await meter.measure(line.model, line.request)
+        demand = await meter.measure(asked.model, asked.request)
     except InvalidField as error:
-        raise type(error)(f"body.{line.names.get(error.field, error.field)}", str(error)) from None
+        line.note(type(error)(asked.names.get(error.field, error.field), str(error)), within="body")
+        return None
+    if line.problems:
+        return None
     weight = weigh(
         check.complexity,
         claimed=None,
@@ -160,19 +177,19 @@ async def _row(line: Asked, check: Check, meter: PromptMeter) -> dict[str, Any]:
         service_class=check.service_class,
         ceiling=check.ceiling,
     )
-    line.request["max_tokens"] = demand.max_tokens
-    wanted = line.wanted
+    asked.request["max_tokens"] = demand.max_tokens
+    wanted = asked.wanted
     return {
         "number": line.number,
-        "custom_id": line.custom_id,
-        "model": line.model.name,
+        "custom_id": asked.custom_id,
+        "model": asked.model.name,
         "service_class": weight.service_class.value,
         "priority": wanted.priority,
         "cost": weight.cost,
         "prompt_tokens": demand.prompt_tokens,
         "prefix": demand.prefix,
         "prefix_tokens": demand.prefix_tokens,
-        "request": line.request,
+        "request": asked.request,
         "metadata": wanted.metadata,
         "tags": wanted.tags,
     }

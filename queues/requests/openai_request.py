@@ -73,15 +73,18 @@ def read_request(schema: type[_Request], document: dict[str, Any], refusals: tup
         for refusal in refusals
         if document.get(refusal.field) is not None and document[refusal.field] not in refusal.neutral
     ]
-    if problems:
-        raise InvalidFields(problems)
     unserved = {refusal.field for refusal in refusals}
     kept = {
         name: value
         for name, value in document.items()
         if name not in unserved and (value is not None or name not in schema.model_fields)
     }
-    request = validate(schema, kept)
+    try:
+        request = validate(schema, kept)
+    except InvalidFields as error:
+        raise InvalidFields(problems + error.problems) from None
+    if problems:
+        raise InvalidFields(problems)
     if request.stream_options is not None and not request.stream:
         raise InvalidField("stream_options", "Belongs to stream: true.")
     return request

@@ -157,29 +157,45 @@ async def test_lines_are_released_by_their_prefixes_and_answered_in_the_order_of
     assert [said.split()[1] for _, said in by_id] == ["c2?", "c4?", "c6?", "c0?", "c3?", "c1?", "c5?"]
 
 
-BAD = [
-    (b'{"custom_id": "a", "method": "POST"', "invalid_json_line", None),
-    (orjson.dumps(line("ok")), "", None),
-    (orjson.dumps(line("ok")), "invalid_field", "custom_id"),
-    (orjson.dumps(line("u", url="/v1/completions")), "invalid_field", "url"),
-    (orjson.dumps(line("m", method="GET")), "invalid_field", "method"),
-    (orjson.dumps(line("s", body={**line("s")["body"], "stream": True})), "invalid_field", "body.stream"),
-    (orjson.dumps(line("n", body={**line("n")["body"], "model": "x"})), "model_not_found", "body.model"),
-    (orjson.dumps(line("t", body={**line("t")["body"], "top": 1})), "invalid_field", "body.top"),
-    (orjson.dumps(line("l", body={**line("l")["body"], "max_tokens": 99_999})), "invalid_field",
-     "body.max_tokens"),
-    (orjson.dumps(line("w", body={**line("w")["body"], "deadline": "x"})), "invalid_field", "body.deadline"),
-    (orjson.dumps({**line("x"), "custom_id": "x" * 3_000_000}), "invalid_field", "line"),
-    (b'{"custom_id": "nul\\u0000", "method": "POST"}', "invalid_field", "custom_id"),
-    (b'{"custom_id": "raw\x00"}', "invalid_json_line", None),
-    (b"[]", "invalid_field", "body"),
+TWICE_WRONG = line("b", url="/v1/completions", method="GET", extra=1)
+TWICE_WRONG["body"] |= {"stream": True, "model": "x", "top": 1, "n": 2, "logit_bias": {"1": 1}}
+BAD: list[tuple[bytes, list[tuple[str, str | None]]]] = [
+    (b'{"custom_id": "a", "method": "POST"', [("invalid_json_line", None)]),
+    (orjson.dumps(line("ok")), []),
+    (orjson.dumps(line("ok")), [("invalid_field", "custom_id")]),
+    (orjson.dumps(line("u", url="/v1/completions")), [("invalid_field", "url")]),
+    (orjson.dumps(line("m", method="GET")), [("invalid_field", "method")]),
+    (orjson.dumps(line("s", body={**line("s")["body"], "stream": True})), [("invalid_field", "body.stream")]),
+    (orjson.dumps(line("n", body={**line("n")["body"], "model": "x"})), [("model_not_found", "body.model")]),
+    (orjson.dumps(line("t", body={**line("t")["body"], "top": 1})), [("invalid_field", "body.top")]),
+    (orjson.dumps(line("l", body={**line("l")["body"], "max_tokens": 99_999})),
+     [("invalid_field", "body.max_tokens")]),
+    (orjson.dumps(line("w", body={**line("w")["body"], "deadline": "x"})),
+     [("invalid_field", "body.deadline")]),
+    (orjson.dumps({**line("x"), "custom_id": "x" * 3_000_000}), [("invalid_field", "line")]),
+    (b'{"custom_id": "nul\\u0000", "method": "POST"}',
+     [("invalid_field", "custom_id"), ("invalid_field", "url"), ("invalid_field", "body")]),
+    (b'{"custom_id": "raw\x00"}', [("invalid_json_line", None)]),
+    (b"[]", [("invalid_field", "body")]),
+    (orjson.dumps(TWICE_WRONG), [
+        ("invalid_field", "method"),
+        ("invalid_field", "extra"),
+        ("invalid_field", "url"),
+        ("invalid_field", "body.stream"),
+        ("invalid_field", "body.logit_bias"),
+        ("invalid_field", "body.n"),
+        ("invalid_field", "body.top"),
+        ("model_not_found", "body.model"),
+    ]),
+    (orjson.dumps(line("ok", body={**line("ok")["body"], "max_tokens": 99_999})),
+     [("invalid_field", "custom_id"), ("invalid_field", "body.max_tokens")]),
 ]  # fmt: skip
 
 
-async def test_a_bad_file_says_every_bad_line_and_nothing_is_queued(
+async def test_a_bad_file_says_every_fault_of_every_line_and_nothing_is_queued(
     client: AsyncOpenAI, desk: BatchDesk, database: Database
 ) -> None:
-    batch_id = await submit(client, b"\n".join(raw for raw, _, _ in BAD))
+    batch_id = await submit(client, b"\n".join(raw for raw, _ in BAD))
     await desk.settle()
     batch = await client.batches.retrieve(batch_id)
 
@@ -188,20 +204,20 @@ async def test_a_bad_file_says_every_bad_line_and_nothing_is_queued(
     assert batch.errors
     assert batch.errors.data
     said = [(one.line, one.code, one.param) for one in batch.errors.data]
-    assert said == [(n, code, param) for n, (_, code, param) in enumerate(BAD, start=1) if code]
+    assert said == [(n, *fault) for n, (_, faults) in enumerate(BAD, start=1) for fault in faults]
     assert "line 2" in (batch.errors.data[1].message or "")
     assert await count(database, Job) == 0
     assert await count(database, Outbox) == 0
 
 
-async def test_a_hundred_problems_are_said_of_more(client: AsyncOpenAI, desk: BatchDesk) -> None:
+async def test_a_hundred_bad_lines_are_said_of_more(client: AsyncOpenAI, desk: BatchDesk) -> None:
     batch_id = await submit(client, b"{}\n" * 150)
     await desk.settle()
     batch = await client.batches.retrieve(batch_id)
 
     assert batch.errors
     assert batch.errors.data
-    assert [one.line for one in batch.errors.data] == list(range(1, 101))
+    assert sorted({one.line for one in batch.errors.data}) == list(range(1, 101))
 
 
 async def test_room_is_free_again_after_a_batch_that_failed(
@@ -388,6 +404,35 @@ async def test_the_same_idempotency_key_is_one_batch(
     assert answers[0].json()["id"] == answers[1].json()["id"]
     assert answers[1].headers["idempotency-replayed"] == "true"
     assert other.status_code == 422
+
+
+async def test_an_ended_batch_is_kept_as_long_as_jobs_and_as_its_output(
+    client: AsyncOpenAI, desk: BatchDesk, database: Database, settings: Settings
+) -> None:
+    ids = [await submit(client, content) for content in (jsonl(line("a")), b"{}\n", jsonl(line("b")))]
+    await desk.settle()
+    [(first, _), _] = await waiting(database)
+    await run(database, [first])
+    await desk.settle()
+    ended = [
+        batch_id for batch_id in ids if (await client.batches.retrieve(batch_id)).status != "in_progress"
+    ]
+    with_output = await client.batches.retrieve(ended[0])
+    long_ago = datetime.now(UTC) - 2 * settings.upkeep.retention
+
+    await desk._forget_ended()
+    young = await count(database, Batch)
+    async with database.begin() as connection:
+        finished = table(Batch).c.finished_at.is_not(None)
+        await connection.execute(update(table(Batch)).where(finished).values(finished_at=long_ago))
+    await desk._forget_ended()
+    left = [one.id async for one in client.batches.list()]
+    await client.files.delete(with_output.output_file_id or "")
+    await desk._forget_ended()
+
+    assert young == 3
+    assert sorted(left) == [ids[0], ids[2]]
+    assert [one.id async for one in client.batches.list()] == [ids[2]]
 
 
 async def test_a_file_that_a_batch_has_yet_to_read_is_not_deleted(
