@@ -25,13 +25,24 @@ class Piece:
 class Awaited:
     """`is_ours`: this call made the job. A job ends with the last call here that waits for it.
 
+    `key` is the call's idempotency key, which is good for another job where this one is ended so.
+
     Whoever makes one of these ends it with `leave` or `release`.
     """
 
-    def __init__(self, parts: Parts, view: JobView, *, starts_within: timedelta, is_ours: bool) -> None:
+    def __init__(
+        self,
+        parts: Parts,
+        view: JobView,
+        *,
+        starts_within: timedelta,
+        is_ours: bool,
+        key: str | None = None,
+    ) -> None:
         now = asyncio.get_running_loop().time()
         self.view = view
         self._parts = parts
+        self._key = key
         self._waits = True
         self._start_by = now + starts_within.total_seconds()
         self._end_by = now + parts.settings.overload.interactive.wait.total_seconds()
@@ -80,7 +91,7 @@ class Awaited:
     async def release(self) -> None:
         """The caller is gone, or was told to go."""
         if self.leave():
-            await cancel_unwatched(self._parts, self.view)
+            await cancel_unwatched(self._parts, self.view, self._key)
 
     async def _live(self) -> AsyncIterator[Piece]:
         pause = self._parts.settings.overload.interactive.keep_alive.total_seconds()

@@ -64,6 +64,11 @@ class Submission:
         async with self._database.read() as connection:
             return await submission.find_by_key(connection, tenant_id, key)
 
+    async def free_key(self, tenant_id: str, key: str, *, job_id: str) -> None:
+        """That job never answered: the next request under its idempotency key is a first one."""
+        async with self._database.begin() as connection:
+            await submission.free_key(connection, tenant_id, key, job_id=job_id)
+
     def ring(self) -> None:
         """Something waits again; returns at once."""
         self._bell.ring()

@@ -16,13 +16,15 @@ from api.awaited import Awaited, Piece
 from api.dependencies import JobsCaller, parts_of
 from api.errors import describe
 from api.headers import idempotency_key, is_repeat
-from api.intake import prepare, receive
+from api.intake import Intake, prepare, receive
 from api.job_answers import json_answer, render
 from api.json_body import read_json
-from core.errors import InvalidField, NotFound
+from core.errors import InvalidField, NotFound, QueueTimeout
 from core.logs import get_logger
 from models.catalogue import ServedModel
+from models.lifecycle import Status
 from models.repositories.submission import NewJob
+from models.views import JobView
 from queues.openai_answers import END, Form, encode
 from queues.policy.admission import interactive_limit
 from queues.requests.chat_request import chat_to_job
@@ -97,8 +99,14 @@ async def _answer(
     asked = translate(await read_json(request))
     form = Form(is_chat, include_usage=asked.include_usage)
     job, starts_within = await _prepare(request, caller, asked)
-    intake = await receive(parts_of(request), job, is_repeat=is_repeat(request))
-    awaited = Awaited(parts_of(request), intake.view, starts_within=starts_within, is_ours=intake.is_new)
+    intake = await _receive(request, job)
+    awaited = Awaited(
+        parts_of(request),
+        intake.view,
+        starts_within=starts_within,
+        is_ours=intake.is_new,
+        key=job.idempotency_key,
+    )
     replayed = {} if intake.is_new else {"Idempotency-Replayed": "true"}
     if asked.stream:
         return await _open_stream(request, awaited, form, replayed)
@@ -119,6 +127,20 @@ async def _prepare(request: Request, caller: Caller, asked: OpenAIJob) -> tuple[
         raise asked.in_their_words(error) from error
     longest = interactive_limit(parts.settings.overload.interactive, job.service_class)
     return job, job.queue_deadline - job.created_at if job.queue_deadline else longest
+
+
+async def _receive(request: Request, job: NewJob) -> Intake:
+    """A caller who was told to come again, for his job waited too long, comes with a new one."""
+    parts, again = parts_of(request), is_repeat(request)
+    intake = await receive(parts, job, is_repeat=again)
+    if intake.is_new or job.idempotency_key is None or not _waited_too_long(intake.view):
+        return intake
+    await parts.submission.free_key(job.tenant_id, job.idempotency_key, job_id=intake.view.id)
+    return await receive(parts, job, is_repeat=again)
+
+
+def _waited_too_long(view: JobView) -> bool:
+    return view.status is Status.EXPIRED and (view.error or {}).get("code") == QueueTimeout.code
 
 
 def _job_headers(request: Request, awaited: Awaited) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
@@ -13,6 +13,7 @@ import pytest
 from asgi_lifespan import LifespanManager
 from fastapi import FastAPI
 from redis.asyncio import Redis
+from sqlalchemy import update
 
 from api.app import create_app
 from core.overload_settings import InteractiveSettings
@@ -21,6 +22,7 @@ from models.catalogue import Catalogue
 from models.dialect import Database
 from models.lifecycle import Status
 from models.repositories import jobs
+from models.tables import Job, Outbox
 from models.views import JobView
 from tests.platform_fixtures import SimulatedWorker, TestTenant
 from tests.raw_call import RawCall
@@ -240,6 +242,65 @@ async def test_a_job_that_both_its_callers_left_is_cancelled(
     await second.leave()
 
     assert [view.status for view in await all_jobs(database, tenant)] == [Status.CANCELLED]
+
+
+@pytest.mark.parametrize("claimed", [False, True], ids=["queued", "running"])
+async def test_the_key_of_a_call_that_its_client_left_is_good_for_another_job(
+    app: FastAPI, database: Database, tenant: TestTenant, worker: SimulatedWorker, *, claimed: bool
+) -> None:
+    headers = {**tenant.headers, "Idempotency-Key": "k"}
+    first = RawCall(app, CHAT, headers, json=HI)
+    left = await queued_job(database, tenant)
+    if claimed:
+        await worker.claim(left)
+    await first.leave()
+    second = RawCall(app, CHAT, headers, json=HI)
+    job_id = await queued_job(database, tenant, other_than=left)
+    await worker.run(job_id)
+    await second.ended()
+
+    assert second.status == 200
+    assert "idempotency-replayed" not in second.headers
+    assert orjson.loads(second.text)["id"] == job_id
+
+
+async def test_a_job_that_was_done_when_its_client_left_answers_the_next_call_under_its_key(
+    app: FastAPI, database: Database, tenant: TestTenant, worker: SimulatedWorker
+) -> None:
+    headers = {**tenant.headers, "Idempotency-Key": "k"}
+    first = RawCall(app, CHAT, headers, json={**HI, "stream": True})
+    job_id = await queued_job(database, tenant)
+    await first.until(": keep-alive")
+    await worker.run(job_id, tell=False)
+    await first.leave()
+    second = RawCall(app, CHAT, headers, json=HI)
+    await second.ended()
+
+    assert second.headers["idempotency-replayed"] == "true"
+    assert orjson.loads(second.text)["id"] == job_id
+
+
+async def test_whoever_was_told_to_come_again_comes_with_another_job_under_the_same_key(
+    app: FastAPI, database: Database, tenant: TestTenant, worker: SimulatedWorker
+) -> None:
+    headers = {**tenant.headers, "Idempotency-Key": "k"}
+    first = RawCall(app, CHAT, headers, json={**HI, "stream": True})
+    late = await queued_job(database, tenant)
+    await first.until(": keep-alive")
+    async with database.begin() as connection:
+        past = datetime.now(UTC) - timedelta(seconds=1)
+        await connection.execute(update(Job).where(Job.id == late).values(queue_deadline=past))
+        await connection.execute(update(Outbox).where(Outbox.job_id == late).values(expires_at=past))
+        await jobs.expire(connection, keep=timedelta(days=1), limit=10)
+    await first.ended()
+    second = RawCall(app, CHAT, headers, json=HI)
+    job_id = await queued_job(database, tenant, other_than=late)
+    await worker.run(job_id)
+    await second.ended()
+
+    assert chunks(first.text)[-1]["error"]["code"] == "queue_timeout"
+    assert second.status == 200
+    assert orjson.loads(second.text)["id"] == job_id
 
 
 async def test_a_queued_stream_is_kept_alive_by_comments(
