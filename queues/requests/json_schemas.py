@@ -6,6 +6,8 @@ from typing import Any, Final
 
 from jsonschema_rs import ValidationError, Validator, validator_cls_for
 
+from queues.requests.patterns import pattern_problem
+
 _LATEST: Final = "https://json-schema.org/draft/2020-12/schema"
 _OLDER: Final = frozenset(
     {
@@ -38,31 +40,33 @@ def is_wrapped(json_schema: dict[str, Any]) -> bool:
 def schema_problem(schema: Any) -> str | None:
     """What is wrong with it, without its values; None where it is a JSON Schema.
 
-    Only its form is judged. References and regular expressions are the engine's: no two have the same.
+    Only its form is judged, and what no answer can follow. References and regular expressions are the
+    engine's: no two have the same.
     """
     if not isinstance(schema, dict):
         return "Must be a JSON Schema object."
     error = next(iter(_judge(_draft(schema)).iter_errors(schema)), None)
     if error is not None:
         return f"Is not a valid JSON Schema: {_explain(error)}."
-    crossed = next(_crossed_bounds(schema), None)
-    return f"No answer can follow it: {crossed[0]} is above {crossed[1]}." if crossed else None
+    return next(_impossible(schema), None)
 
 
-def _crossed_bounds(schema: Any) -> Iterator[tuple[str, str]]:
-    """A schema is valid with them, and llama.cpp works on its grammar until it is killed as stalled."""
+def _impossible(schema: Any) -> Iterator[str]:
+    """A schema is valid with it, and llama.cpp works on its grammar until it is killed as stalled."""
     if isinstance(schema, list):
         for one in schema:
-            yield from _crossed_bounds(one)
+            yield from _impossible(one)
     if not isinstance(schema, dict):
         return
     for least, most in _BOUNDS:
         low, high = schema.get(least), schema.get(most)
         if isinstance(low, int | float) and isinstance(high, int | float) and low > high:
-            yield least, most
+            yield f"No answer can follow it: {least} is above {most}."
+    if isinstance(pattern := schema.get("pattern"), str) and (problem := pattern_problem(pattern)):
+        yield f"No answer can follow it: a pattern {problem}."
     for name, one in schema.items():
         if name not in _VALUES:
-            yield from _crossed_bounds(one)
+            yield from _impossible(one)
 
 
 def _draft(schema: dict[str, Any]) -> str:
