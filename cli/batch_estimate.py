@@ -61,6 +61,7 @@ def _check(settings: Settings, file: Path, folder: Path, endpoint: str) -> Check
         degradation=None,
         longest_line=settings.batches.longest_line,
         most_lines=settings.batches.most_lines,
+        shared_prefix=settings.order.max_shared_prefix_tokens,
     )
 
 

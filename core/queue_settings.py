@@ -2,7 +2,7 @@
 
 from datetime import timedelta
 
-from pydantic import Field, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveInt
 
 from core.setting_types import Duration, Group
 
@@ -55,8 +55,9 @@ class OrderSettings(Group):
     prefix_window: PositiveInt = Field(
         default=512, description="Waiting jobs of one lane among which a shared prefix is looked for."
     )
-    max_shared_prefix_tokens: PositiveInt = Field(
-        default=8192, description="A shared prefix counts for so many tokens at most."
+    max_shared_prefix_tokens: NonNegativeInt = Field(
+        default=8192,
+        description="A shared prefix counts for so many tokens at most; 0: prefixes change no order.",
     )
 
 

@@ -135,7 +135,8 @@ class Relay:
         for service_class, bound in self._rules.ageing.items():
             aged = [(_name(lane), allowed[lane]) for lane in full if lane.service_class == service_class]
             rows += await outbox.candidates(connection, aged, aged=timedelta(seconds=bound))
-        rows += await outbox.kin(connection, self._kin(rows, full, allowed), among=self._prefix_window)
+        if self._rules.max_shared_prefix:
+            rows += await outbox.kin(connection, self._kin(rows, full, allowed), among=self._prefix_window)
         return list({row.job_id: row for row in rows}.values())
 
     def _kin(

@@ -5,14 +5,15 @@ from dataclasses import dataclass, field, fields
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import Table, delete, func, insert, or_, select, update
+from sqlalchemy import Table, delete, exists, func, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from models.batch_tables import Batch, BatchTally
+from models.batch_tables import Batch, BatchTally, File
 from models.dialect import Now, ring_after_commit
 
 _batches: Final[Table] = Batch.__table__  # type: ignore[assignment]
 _tallies: Final[Table] = BatchTally.__table__  # type: ignore[assignment]
+_files: Final[Table] = File.__table__  # type: ignore[assignment]
 
 BELL: Final = "batches"  # rung after the commit that left work on a batch
 _CANCELLABLE: Final = ("validating", "in_progress")
@@ -217,3 +218,22 @@ async def add_up(connection: AsyncConnection, batch_ids: Sequence[str]) -> None:
                     failed=_batches.c.failed + sum(row.failed for row in rows),
                 )
             )
+
+
+async def forget(connection: AsyncConnection, *, keep: timedelta, limit: int) -> int:
+    """Deletes batches that ended longer ago than `keep`; the number of them.
+
+    One whose output is still there stays as long, and one that is repeated until that has ended.
+    """
+    again = _batches.alias("again")
+    over = (
+        select(_batches.c.id)
+        .where(
+            _batches.c.finished_at <= Now(-keep),
+            ~exists().where(_files.c.id.in_([_batches.c.output_file_id, _batches.c.error_file_id])),
+            ~exists().where(again.c.retry_of == _batches.c.id, again.c.finished_at.is_(None)),
+        )
+        .limit(limit)
+    )
+    gone = await connection.execute(delete(_batches).where(_batches.c.id.in_(over)))
+    return gone.rowcount

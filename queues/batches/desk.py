@@ -21,6 +21,7 @@ from queues.batches.finishing import Finish
 from queues.batches.hold import BatchTaken, Hold
 from queues.batches.output import EXPIRED
 from queues.batches.preparing import Preparation
+from queues.batches.spool import remove_leftovers
 from queues.batches.steps import Step, next_step
 from queues.cancel_notices import publish_cancels
 from queues.files import Files
@@ -59,7 +60,8 @@ class BatchDesk:
         self._add_up_at = self._forget_at = 0.0
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Until cancelled. One desk a process."""
+        await asyncio.to_thread(remove_leftovers)
         try:
             while True:
                 try:
@@ -182,6 +184,15 @@ class BatchDesk:
         if now >= self._forget_at:
             self._forget_at = now + _FORGET_EVERY
             await self._files.forget()
+            await self._forget_ended()
+
+    async def _forget_ended(self) -> None:
+        """After the files, for a batch is kept while its output is."""
+        keep, chunk = self._settings.upkeep.retention, self._settings.upkeep.retention_chunk
+        gone = chunk
+        while gone == chunk:
+            async with self._database.begin() as connection:
+                gone = await batches.forget(connection, keep=keep, limit=chunk)
 
 
 def _lanes(batch: BatchRow) -> list[str]:

@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Final
 
 import orjson
@@ -33,6 +32,7 @@ from queues.batches.output import (
     reason,
     usage_document,
 )
+from queues.batches.spool import work_folder
 from queues.batches.steps import final_status
 from queues.storage import Storage
 
@@ -133,7 +133,7 @@ class Finish:
             return []
         async with self._database.read() as connection:
             known = await batch_lines.numbers(connection, batch.id)
-        with TemporaryDirectory(prefix="penstock-batch-") as folder:
+        with work_folder() as folder:
             path = Path(folder, "input.jsonl")
             try:
                 wanted = await self._wanted(batch)

@@ -1,15 +1,42 @@
 """Lines that passed, on disk until they are in the database, read in the order of their release."""
 
+import os
+import shutil
 from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory, gettempdir
 from typing import Any, Final
 
 import orjson
 
+_FOLDER: Final = "penstock-batch-"
 _ROWS: Final = "rows"
 _ORDER: Final = "order"
+
+
+def work_folder() -> "TemporaryDirectory[str]":
+    """For what is on its way; named by this process, for one that is killed leaves its folders behind."""
+    return TemporaryDirectory(prefix=f"{_FOLDER}{os.getpid()}-")
+
+
+def remove_leftovers() -> None:
+    """Folders of processes that are no more."""
+    for folder in Path(gettempdir()).glob(f"{_FOLDER}*-*"):
+        pid = folder.name.removeprefix(_FOLDER).partition("-")[0]
+        if pid.isdecimal() and (int(pid) == os.getpid() or not _lives(int(pid))):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True  # somebody else's
+    return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,8 +50,11 @@ class Placed:
     end: int
 
 
-def in_order(lines: Sequence[Placed]) -> list[Placed]:
-    """The longest shared prefix first, each group together; the rest as in the file. Pure."""
+def in_order(lines: Sequence[Placed], *, most: int) -> list[Placed]:
+    """The longest shared prefix first, each group together; the rest as in the file. Pure.
+
+    A prefix counts for `most` tokens; with 0 all are as in the file.
+    """
     first: dict[str, int] = {}
     shared: set[str] = set()
     for line in lines:
@@ -34,18 +64,19 @@ def in_order(lines: Sequence[Placed]) -> list[Placed]:
             first.setdefault(line.prefix, line.number)
 
     def rank(line: Placed) -> tuple[int, int, int]:
-        if line.prefix is None or line.prefix not in shared:
+        if not most or line.prefix is None or line.prefix not in shared:
             return (0, line.number, line.number)
-        return (-line.prefix_tokens, first[line.prefix], line.number)
+        return (-min(line.prefix_tokens, most), first[line.prefix], line.number)
 
     return sorted(lines, key=rank)
 
 
 class SpoolWriter:
-    """Takes rows as they come; `close` writes down their order."""
+    """Takes rows as they come; `close` writes down their order. `most`: tokens that a prefix counts for."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, most: int) -> None:
         self._folder = folder
+        self._most = most
         self._rows = (folder / _ROWS).open("wb")
         self._placed: list[Placed] = []
 
@@ -57,7 +88,7 @@ class SpoolWriter:
     def close(self) -> None:
         self._rows.close()
         places = array("q")
-        for line in in_order(self._placed):
+        for line in in_order(self._placed, most=self._most):
             places.extend((line.start, line.end))
         (self._folder / _ORDER).write_bytes(places.tobytes())
 
