@@ -116,8 +116,8 @@ $(SGLANG)/.stamp: deploy/sglang/requirements-cpu.txt
 	fi
 	@touch $@
 
-test-sglang: setup-dev sglang-env ## The engine's contract on real SGLang
-	$(BIN)/python -m pytest -q tests/contracts/test_sglang.py $(ARGS)
+test-sglang: setup-dev sglang-env ## Real SGLang: the engine's contract, and the platform around it
+	$(BIN)/python -m pytest -m sglang tests/contracts tests/acceptance $(ARGS)
 
 # Without CUDA the CPU's torch, where pip finds one.
 neural-env: $(NEURAL)/.stamp ## Build .venv-neural: the tools, sentence-transformers and a small model to test it with

@@ -30,6 +30,7 @@ from api.routes import (
     report,
     submission,
     templates_admin,
+    tenants_admin,
     usage,
     webhook_deliveries,
     webhook_endpoints,
@@ -110,6 +111,7 @@ def create_app(
         files.router,
         batches.router,
         limits_admin.router,
+        tenants_admin.router,
         answers_admin.router,
         templates_admin.router,
         usage.router,
@@ -156,6 +158,7 @@ def _lifespan(parts: Parts, *, owns: bool) -> Callable[[FastAPI], AbstractAsyncC
             await parts.overviews.feed.close()
             await parts.reader.drain()
             await parts.submission.close()
+            await parts.cancels.close()
             await parts.notices.close()
             if owns:
                 await parts.redis.aclose(close_connection_pool=True)

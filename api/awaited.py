@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from api.cancelling import cancel_unwatched
 from api.dependencies import Parts
 from core.errors import EventsUnavailable, JobFailed, QueueTimeout, StillRunning, Unavailable, WorkerLost
 from models.lifecycle import Status
@@ -91,7 +90,7 @@ class Awaited:
     async def release(self) -> None:
         """The caller is gone, or was told to go."""
         if self.leave():
-            await cancel_unwatched(self._parts, self.view, self._key)
+            await self._parts.cancels.cancel(self.view.tenant_id, self.view.id, frees=self._key)
 
     async def _live(self) -> AsyncIterator[Piece]:
         pause = self._parts.settings.overload.interactive.keep_alive.total_seconds()

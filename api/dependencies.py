@@ -8,6 +8,7 @@ from redis.asyncio import Redis
 
 from api import sessions
 from api.auth import Caller, KeyRing
+from api.cancelling import Canceller
 from api.limits import Door, default_bounds
 from api.overview import Overviews
 from api.watchers import Watchers
@@ -68,6 +69,7 @@ class Parts:
     overviews: Overviews
     batches: Batches
     watchers: Watchers
+    cancels: Canceller
 
 
 def assemble(
@@ -82,6 +84,9 @@ def assemble(
     templates = _templates(settings, database)
     embedder = open_embedder(settings.answers.embedder)
     who = answerers(settings, answers, templates, catalogue, embedder)
+    notices = EventWriter(
+        redis, namespace=namespace, settings=settings.redis, flush_every=settings.worker.event_flush
+    )
     return Parts(
         settings=settings,
         clock=clock,
@@ -104,12 +109,7 @@ def assemble(
         submission=Submission(database, max_queued=settings.api.max_queued),
         hot=hot,
         events=events,
-        notices=EventWriter(
-            redis,
-            namespace=namespace,
-            settings=settings.redis,
-            flush_every=settings.worker.event_flush,
-        ),
+        notices=notices,
         reader=JobReader(database, hot, events),
         webhooks=Webhooks(
             database,
@@ -126,6 +126,7 @@ def assemble(
         files=Files(database, storage, settings.storage),
         batches=Batches(database, storage),
         watchers=Watchers(),
+        cancels=Canceller(settings, database=database, redis=redis, notices=notices, clock=clock),
     )
 
 

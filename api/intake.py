@@ -82,6 +82,7 @@ async def prepare(
         created_at=now,
         prefix=demand.prefix,
         prefix_tokens=demand.prefix_tokens,
+        trail=demand.trail,
         not_before=starts,
         deadline=wanted.deadline,
         queue_deadline=(starts or now) + wait if wait else None,

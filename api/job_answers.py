@@ -6,7 +6,6 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import orjson
-from starlette.background import BackgroundTask
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -70,11 +69,9 @@ async def render_all(request: Request, views: Sequence[JobView]) -> list[dict[st
     return [render(request, view, **_shown(places.get(view.id))) for view in views]
 
 
-async def answer_job(request: Request, view: JobView, *, after: BackgroundTask | None = None) -> Response:
+async def answer_job(request: Request, view: JobView) -> Response:
     [document] = await render_all(request, [view])
-    answer = json_answer(document, headers=job_headers(view))
-    answer.background = after
-    return answer
+    return json_answer(document, headers=job_headers(view))
 
 
 def outcome(request: Request, index: int, told: JobView | BaseException) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from models.service_class import ServiceClass
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
-tenants = typer.Typer(help="Create, list, disable and enable tenants.", no_args_is_help=True)
+tenants = typer.Typer(help="Create, list, disable, enable and isolate tenants.", no_args_is_help=True)
 keys = typer.Typer(help="Create, list, revoke and rotate API keys.", no_args_is_help=True)
 
 _T = TypeVar("_T")
@@ -39,7 +39,8 @@ def list_tenants(*, as_json: Json = False) -> None:
     """List all tenants."""
     from cli import ledger
 
-    _list(_run(ledger.list_tenants()), ("id", "name", "created_at", "disabled_at"), as_json=as_json)
+    columns = ("id", "name", "created_at", "disabled_at", "private_prefixes")
+    _list(_run(ledger.list_tenants()), columns, as_json=as_json)
 
 
 @tenants.command("load")
@@ -67,6 +68,24 @@ def enable_tenant(tenant: Tenant, *, as_json: Json = False) -> None:
 
     changed = _run(ledger.disable_tenant(tenant, disabled=False))
     _show(changed, as_json=as_json, plain=f"{changed['name']} is enabled")
+
+
+@tenants.command("isolate")
+def isolate_tenant(tenant: Tenant, *, as_json: Json = False) -> None:
+    """Let the tenant's prompts share nothing with others' in an engine's prefix cache, from now on."""
+    from cli import ledger
+
+    changed = _run(ledger.isolate_tenant(tenant, private=True))
+    _show(changed, as_json=as_json, plain=f"{changed['name']} shares no prefixes")
+
+
+@tenants.command("share")
+def share_tenant(tenant: Tenant, *, as_json: Json = False) -> None:
+    """Let the tenant's prompts share their beginnings with others' again."""
+    from cli import ledger
+
+    changed = _run(ledger.isolate_tenant(tenant, private=False))
+    _show(changed, as_json=as_json, plain=f"{changed['name']} shares prefixes")
 
 
 @keys.command("create")

@@ -46,6 +46,13 @@ async def disable_tenant(name_or_id: str, *, disabled: bool) -> dict[str, Any]:
         return asdict(await _tenant(connection, tenant.id))
 
 
+async def isolate_tenant(name_or_id: str, *, private: bool) -> dict[str, Any]:
+    async with _transaction() as (connection, _):
+        tenant = await _tenant(connection, name_or_id)
+        await access.set_private_prefixes(connection, tenant.id, private=private)
+        return asdict(await _tenant(connection, tenant.id))
+
+
 async def create_key(
     tenant: str, name: str, *, scopes: Sequence[str], max_class: ServiceClass, expires_in: str | None
 ) -> dict[str, Any]:

@@ -86,9 +86,9 @@ class WorkerSettings(Group):
     event_flush: Duration = Field(
         default=timedelta(milliseconds=15), description="How long tokens gather before they go to Redis."
     )
-    private_prefixes: tuple[str, ...] = Field(
-        default=(),
-        description='Ids of tenants that share nothing in an engine\'s prefix cache, or ["*"]. SGLang alone.',
+    private_prefixes: bool = Field(
+        default=False,
+        description="No tenant shares anything in SGLang's prefix cache, whether it asked or not.",
     )
 
 

@@ -6,10 +6,8 @@ from typing import Any
 from sqlalchemy import JSON, BigInteger, ForeignKey, Index, Integer, String, text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from models.tables import Base
+from models.tables import ID, Base
 
-# Byte order, whatever the locale: ids sort by time only so.
-ID = String(64).with_variant(String(64, collation="C"), "postgresql")
 _SERIAL = BigInteger().with_variant(Integer(), "sqlite")
 _WINDOW = String(16)
 

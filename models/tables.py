@@ -1,4 +1,4 @@
-"""Every table. Narrow rows where they change often; wide ones where they are written once."""
+"""Tables of tenants, jobs and workers. Narrow rows where they change often; wide ones written once."""
 
 from datetime import date, datetime
 from typing import Any
@@ -13,6 +13,7 @@ from sqlalchemy import (
     SmallInteger,
     String,
     Text,
+    false,
     text,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
@@ -20,8 +21,8 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from models.dialect import Json, UtcDateTime
 
 # Byte order, whatever the database's locale: ids sort by time only so.
-_ID = String(64).with_variant(String(64, collation="C"), "postgresql")
-_NAME = String(128)
+ID = String(64).with_variant(String(64, collation="C"), "postgresql")
+NAME = String(128)
 
 
 class Base(DeclarativeBase):
@@ -43,10 +44,12 @@ class Base(DeclarativeBase):
 class Tenant(Base):
     __tablename__ = "tenants"
 
-    id: Mapped[str] = mapped_column(_ID, primary_key=True)
-    name: Mapped[str] = mapped_column(_NAME, unique=True)
+    id: Mapped[str] = mapped_column(ID, primary_key=True)
+    name: Mapped[str] = mapped_column(NAME, unique=True)
     created_at: Mapped[datetime]
     disabled_at: Mapped[datetime | None]
+    # Its prompts share nothing with others' in an engine's prefix cache.
+    private_prefixes: Mapped[bool] = mapped_column(default=False, server_default=false())
 
 
 class ApiKey(Base):
@@ -54,10 +57,10 @@ class ApiKey(Base):
 
     __tablename__ = "api_keys"
 
-    id: Mapped[str] = mapped_column(_ID, primary_key=True)
-    tenant_id: Mapped[str] = mapped_column(_ID, ForeignKey("tenants.id", ondelete="CASCADE"), index=True)
-    name: Mapped[str] = mapped_column(_NAME)
-    secret_hash: Mapped[str] = mapped_column(_ID)
+    id: Mapped[str] = mapped_column(ID, primary_key=True)
+    tenant_id: Mapped[str] = mapped_column(ID, ForeignKey("tenants.id", ondelete="CASCADE"), index=True)
+    name: Mapped[str] = mapped_column(NAME)
+    secret_hash: Mapped[str] = mapped_column(ID)
     scopes: Mapped[list[str]]
     max_class: Mapped[str] = mapped_column(String(16))
     created_at: Mapped[datetime]
@@ -70,7 +73,7 @@ class OwnerLimits(Base):
 
     __tablename__ = "owner_limits"
 
-    owner: Mapped[str] = mapped_column(_ID, primary_key=True)
+    owner: Mapped[str] = mapped_column(ID, primary_key=True)
     limits: Mapped[dict[str, Any]] = mapped_column(JSON)
     changed_at: Mapped[datetime]
 
@@ -80,10 +83,10 @@ class Usage(Base):
 
     __tablename__ = "usage"
 
-    tenant_id: Mapped[str] = mapped_column(_ID, primary_key=True)
+    tenant_id: Mapped[str] = mapped_column(ID, primary_key=True)
     day: Mapped[date] = mapped_column(primary_key=True)
-    key_id: Mapped[str] = mapped_column(_ID, primary_key=True)
-    model: Mapped[str] = mapped_column(_NAME, primary_key=True)
+    key_id: Mapped[str] = mapped_column(ID, primary_key=True)
+    model: Mapped[str] = mapped_column(NAME, primary_key=True)
     service_class: Mapped[str] = mapped_column(String(16), primary_key=True)
     jobs: Mapped[int] = mapped_column(BigInteger)
     degraded: Mapped[int] = mapped_column(BigInteger)
@@ -97,9 +100,9 @@ class Job(Base):
 
     __tablename__ = "jobs"
 
-    id: Mapped[str] = mapped_column(_ID, primary_key=True)
-    tenant_id: Mapped[str] = mapped_column(_ID)
-    model: Mapped[str] = mapped_column(_NAME)
+    id: Mapped[str] = mapped_column(ID, primary_key=True)
+    tenant_id: Mapped[str] = mapped_column(ID)
+    model: Mapped[str] = mapped_column(NAME)
     service_class: Mapped[str] = mapped_column(String(16))
     priority: Mapped[int] = mapped_column(SmallInteger)
     status: Mapped[str] = mapped_column(String(16))
@@ -110,7 +113,7 @@ class Job(Base):
     # Attempts under which the engine died or hung: what says that the prompt itself may be the cause.
     strikes: Mapped[int] = mapped_column(SmallInteger, default=0, server_default="0")
     cost: Mapped[int] = mapped_column(Integer)
-    prefix: Mapped[str | None] = mapped_column(_ID)
+    prefix: Mapped[str | None] = mapped_column(ID)
     prefix_tokens: Mapped[int] = mapped_column(Integer, default=0)
     created_at: Mapped[datetime]
     started_at: Mapped[datetime | None]
@@ -118,13 +121,13 @@ class Job(Base):
     not_before: Mapped[datetime | None]
     deadline: Mapped[datetime | None]
     queue_deadline: Mapped[datetime | None]
-    worker: Mapped[str | None] = mapped_column(_NAME)
-    batch_id: Mapped[str | None] = mapped_column(_ID)
+    worker: Mapped[str | None] = mapped_column(NAME)
+    batch_id: Mapped[str | None] = mapped_column(ID)
     batch_line: Mapped[int | None] = mapped_column(Integer)
-    retry_of: Mapped[str | None] = mapped_column(_ID)
-    follow_up: Mapped[str | None] = mapped_column(_ID)  # the job that gives the full answer
-    follow_up_of: Mapped[str | None] = mapped_column(_ID)
-    key_id: Mapped[str | None] = mapped_column(_ID)  # whose usage it is
+    retry_of: Mapped[str | None] = mapped_column(ID)
+    follow_up: Mapped[str | None] = mapped_column(ID)  # the job that gives the full answer
+    follow_up_of: Mapped[str | None] = mapped_column(ID)
+    key_id: Mapped[str | None] = mapped_column(ID)  # whose usage it is
     fingerprint: Mapped[str] = mapped_column(String(32))
     trace: Mapped[str | None] = mapped_column(String(64))  # W3C traceparent, where tracing is on
     # What was decided at submission, None for what was asked; the result's own label is the last word.
@@ -159,13 +162,13 @@ class JobChange(Base):
 
     __tablename__ = "job_changes"
 
-    job_id: Mapped[str] = mapped_column(_ID, primary_key=True)
+    job_id: Mapped[str] = mapped_column(ID, primary_key=True)
     version: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
     at: Mapped[datetime]
     status: Mapped[str] = mapped_column(String(16))
     attempt: Mapped[int] = mapped_column(Integer)
-    worker: Mapped[str | None] = mapped_column(_NAME)
-    reason: Mapped[str | None] = mapped_column(_ID)
+    worker: Mapped[str | None] = mapped_column(NAME)
+    reason: Mapped[str | None] = mapped_column(ID)
 
 
 class DeadLetter(Base):
@@ -173,9 +176,9 @@ class DeadLetter(Base):
 
     __tablename__ = "dead_letters"
 
-    job_id: Mapped[str] = mapped_column(_ID, ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+    job_id: Mapped[str] = mapped_column(ID, ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
     died_at: Mapped[datetime]
-    requeued_as: Mapped[str | None] = mapped_column(_ID)
+    requeued_as: Mapped[str | None] = mapped_column(ID)
     discarded_at: Mapped[datetime | None]
 
 
@@ -184,7 +187,7 @@ class ModelHold(Base):
 
     __tablename__ = "model_holds"
 
-    model: Mapped[str] = mapped_column(_NAME, primary_key=True)
+    model: Mapped[str] = mapped_column(NAME, primary_key=True)
     kind: Mapped[str] = mapped_column(String(16))  # paused or draining
     since: Mapped[datetime]
 
@@ -194,10 +197,10 @@ class DegradationPin(Base):
 
     __tablename__ = "degradation_pins"
 
-    model: Mapped[str] = mapped_column(_NAME, primary_key=True)
+    model: Mapped[str] = mapped_column(NAME, primary_key=True)
     level: Mapped[int] = mapped_column(SmallInteger)
     expires_at: Mapped[datetime]
-    actor: Mapped[str] = mapped_column(_ID)
+    actor: Mapped[str] = mapped_column(ID)
     created_at: Mapped[datetime]
 
 
@@ -206,14 +209,14 @@ class DegradationChange(Base):
 
     __tablename__ = "degradation_changes"
 
-    id: Mapped[str] = mapped_column(_ID, primary_key=True)
+    id: Mapped[str] = mapped_column(ID, primary_key=True)
     at: Mapped[datetime] = mapped_column(index=True)
-    model: Mapped[str] = mapped_column(_NAME)
+    model: Mapped[str] = mapped_column(NAME)
     before: Mapped[int] = mapped_column(SmallInteger)
     after: Mapped[int] = mapped_column(SmallInteger)
     rule: Mapped[str] = mapped_column(String(32))
     reason: Mapped[str] = mapped_column(String(256))
-    actor: Mapped[str] = mapped_column(_ID)
+    actor: Mapped[str] = mapped_column(ID)
     reading: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
 
 
@@ -222,7 +225,7 @@ class Payload(Base):
 
     __tablename__ = "payloads"
 
-    job_id: Mapped[str] = mapped_column(_ID, ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+    job_id: Mapped[str] = mapped_column(ID, ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
     # Not JSONB: never searched, and the prompt's bytes come back as they went in.
     request: Mapped[dict[str, Any]] = mapped_column(JSON)
     details: Mapped[dict[str, Any]] = mapped_column("metadata", JSON)
@@ -232,15 +235,16 @@ class Payload(Base):
     webhook: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     erased_at: Mapped[datetime | None]
     custom_id: Mapped[str | None] = mapped_column(Text)  # a batch's line says it
+    trail: Mapped[str | None] = mapped_column(Text)  # how the prompt begins, for the order
 
 
 class JobTag(Base):
     __tablename__ = "job_tags"
 
-    tenant_id: Mapped[str] = mapped_column(_ID, primary_key=True)
-    tag: Mapped[str] = mapped_column(_ID, primary_key=True)
+    tenant_id: Mapped[str] = mapped_column(ID, primary_key=True)
+    tag: Mapped[str] = mapped_column(ID, primary_key=True)
     job_id: Mapped[str] = mapped_column(
-        _ID, ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True, index=True
+        ID, ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True, index=True
     )
 
 
@@ -249,7 +253,7 @@ class Result(Base):
 
     __tablename__ = "results"
 
-    job_id: Mapped[str] = mapped_column(_ID, ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+    job_id: Mapped[str] = mapped_column(ID, ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
     attempt: Mapped[int] = mapped_column(Integer)
     output: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     usage: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
@@ -264,9 +268,9 @@ class Lease(Base):
 
     __tablename__ = "leases"
 
-    job_id: Mapped[str] = mapped_column(_ID, primary_key=True)
+    job_id: Mapped[str] = mapped_column(ID, primary_key=True)
     attempt: Mapped[int] = mapped_column(Integer)
-    worker: Mapped[str] = mapped_column(_NAME, index=True)
+    worker: Mapped[str] = mapped_column(NAME, index=True)
     expires_at: Mapped[datetime]
     cancel_requested: Mapped[bool] = mapped_column(default=False)
 
@@ -279,19 +283,19 @@ class Outbox(Base):
 
     __tablename__ = "outbox"
 
-    job_id: Mapped[str] = mapped_column(_ID, primary_key=True)
+    job_id: Mapped[str] = mapped_column(ID, primary_key=True)
     generation: Mapped[int] = mapped_column(Integer)
     state: Mapped[str] = mapped_column(String(16))
     lane: Mapped[str] = mapped_column(String(256))
-    model: Mapped[str] = mapped_column(_NAME)
+    model: Mapped[str] = mapped_column(NAME)
     service_class: Mapped[str] = mapped_column(String(16))
-    tenant_id: Mapped[str] = mapped_column(_ID)
-    batch_id: Mapped[str | None] = mapped_column(_ID)
+    tenant_id: Mapped[str] = mapped_column(ID)
+    batch_id: Mapped[str | None] = mapped_column(ID)
     rank: Mapped[int] = mapped_column(
         SmallInteger
     )  # 9 - priority: an index cannot be reflected descending on SQLite
     cost: Mapped[int] = mapped_column(Integer)
-    prefix: Mapped[str | None] = mapped_column(_ID)
+    prefix: Mapped[str | None] = mapped_column(ID)
     prefix_tokens: Mapped[int] = mapped_column(Integer)
     created_at: Mapped[datetime]
     deadline: Mapped[datetime | None]
@@ -301,6 +305,7 @@ class Outbox(Base):
     attempts: Mapped[int] = mapped_column(SmallInteger, default=0, server_default="0")  # that count
     strikes: Mapped[int] = mapped_column(SmallInteger, default=0, server_default="0")
     trace: Mapped[str | None] = mapped_column(String(64))
+    trail: Mapped[str | None] = mapped_column(Text)
 
     __table_args__ = (
         Index(
@@ -338,10 +343,10 @@ class Outbox(Base):
 class IdempotencyKey(Base):
     __tablename__ = "idempotency_keys"
 
-    tenant_id: Mapped[str] = mapped_column(_ID, primary_key=True)
+    tenant_id: Mapped[str] = mapped_column(ID, primary_key=True)
     key: Mapped[str] = mapped_column(String(255), primary_key=True)
     fingerprint: Mapped[str] = mapped_column(String(32))
-    job_id: Mapped[str] = mapped_column(_ID)
+    job_id: Mapped[str] = mapped_column(ID)
     expires_at: Mapped[datetime] = mapped_column(index=True)
 
 
@@ -350,7 +355,7 @@ class Worker(Base):
 
     __tablename__ = "workers"
 
-    name: Mapped[str] = mapped_column(_NAME, primary_key=True)
+    name: Mapped[str] = mapped_column(NAME, primary_key=True)
     slots: Mapped[dict[str, Any]]  # served name -> slots
     held: Mapped[dict[str, Any]]  # served name -> messages in hand that are not claimed
     state: Mapped[str] = mapped_column(String(16))
@@ -364,124 +369,7 @@ class Worker(Base):
 class Feedback(Base):
     __tablename__ = "feedback"
 
-    job_id: Mapped[str] = mapped_column(_ID, ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+    job_id: Mapped[str] = mapped_column(ID, ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
     score: Mapped[int] = mapped_column(SmallInteger)
     comment: Mapped[str | None] = mapped_column(Text)
     created_at: Mapped[datetime]
-
-
-class WebhookEndpoint(Base):
-    """Where a tenant wants its events. Disabled endpoints get none until their owner enables them."""
-
-    __tablename__ = "webhook_endpoints"
-
-    id: Mapped[str] = mapped_column(_ID, primary_key=True)
-    tenant_id: Mapped[str] = mapped_column(_ID, index=True)
-    url: Mapped[str] = mapped_column(Text)
-    events: Mapped[list[str]]
-    description: Mapped[str] = mapped_column(Text, default="")
-    created_at: Mapped[datetime]
-    disabled_at: Mapped[datetime | None]
-    disabled_reason: Mapped[str | None] = mapped_column(String(64))
-
-
-class WebhookSecret(Base):
-    """Sealed signing secrets by owner: an endpoint's id, or a tenant's for the URLs of single jobs."""
-
-    __tablename__ = "webhook_secrets"
-
-    owner: Mapped[str] = mapped_column(_ID, primary_key=True)
-    tenant_id: Mapped[str] = mapped_column(_ID, index=True)
-    current: Mapped[str] = mapped_column(Text)
-    previous: Mapped[str | None] = mapped_column(Text)
-    previous_until: Mapped[datetime | None]
-
-
-class WebhookReceiver(Base):
-    """What is known of a receiver, by lane: failures in a row, and until when nothing is sent.
-
-    The row of one job's URL says only that this URL answered 410.
-    """
-
-    __tablename__ = "webhook_receivers"
-
-    lane: Mapped[str] = mapped_column(_ID, primary_key=True)
-    failures: Mapped[int] = mapped_column(Integer, default=0)
-    open_until: Mapped[datetime | None]
-    gone_at: Mapped[datetime | None]
-    changed_at: Mapped[datetime] = mapped_column(index=True)
-
-
-class WebhookEvent(Base):
-    """What is said, byte for byte: written in the transaction that makes it true, never changed.
-
-    `body` is None once the job that it tells of was erased.
-    """
-
-    __tablename__ = "webhook_events"
-
-    id: Mapped[str] = mapped_column(_ID, primary_key=True)
-    tenant_id: Mapped[str] = mapped_column(_ID)
-    job_id: Mapped[str | None] = mapped_column(_ID, index=True)
-    type: Mapped[str] = mapped_column(String(32))
-    body: Mapped[str | None] = mapped_column(Text)
-    created_at: Mapped[datetime]
-    expires_at: Mapped[datetime] = mapped_column(index=True)
-
-
-class WebhookDelivery(Base):
-    """One event for one receiver. `state` is pending, delivering, delivered, failed or cancelled.
-
-    `due_at` is when a pending row is sent, and when a delivering one, whose sender died, is sent again.
-    `claim` is the fencing token; deliveries of one `lane` share a limit and a breaker. `since` and `tries`
-    begin again with a redelivery, `attempts` counts all.
-    """
-
-    __tablename__ = "webhook_deliveries"
-
-    id: Mapped[str] = mapped_column(_ID, primary_key=True)
-    event_id: Mapped[str] = mapped_column(
-        _ID, ForeignKey("webhook_events.id", ondelete="CASCADE"), index=True
-    )
-    tenant_id: Mapped[str] = mapped_column(_ID)
-    job_id: Mapped[str | None] = mapped_column(_ID)
-    endpoint_id: Mapped[str | None] = mapped_column(_ID)
-    url: Mapped[str] = mapped_column(Text)
-    lane: Mapped[str] = mapped_column(_ID)
-    state: Mapped[str] = mapped_column(String(16))
-    claim: Mapped[int] = mapped_column(Integer, default=0)
-    tries: Mapped[int] = mapped_column(Integer, default=0)
-    attempts: Mapped[int] = mapped_column(Integer, default=0)
-    last_status: Mapped[int | None] = mapped_column(Integer)
-    last_error: Mapped[str | None] = mapped_column(String(256))
-    created_at: Mapped[datetime]
-    due_at: Mapped[datetime]
-    since: Mapped[datetime]
-    delivered_at: Mapped[datetime | None]
-
-    __table_args__ = (
-        Index(
-            "ix_webhook_deliveries_open",
-            "lane",
-            "due_at",
-            postgresql_where=text("state IN ('pending', 'delivering')"),
-            sqlite_where=text("state IN ('pending', 'delivering')"),
-        ),
-        Index("ix_webhook_deliveries_job_id", "job_id"),
-        Index("ix_webhook_deliveries_tenant_id_id", "tenant_id", "id"),
-    )
-
-
-class WebhookAttempt(Base):
-    """One call: when, what came back, and how long it took. Of the answer only its status is kept."""
-
-    __tablename__ = "webhook_attempts"
-
-    delivery_id: Mapped[str] = mapped_column(
-        _ID, ForeignKey("webhook_deliveries.id", ondelete="CASCADE"), primary_key=True
-    )
-    number: Mapped[int] = mapped_column(Integer, primary_key=True)
-    started_at: Mapped[datetime]
-    status_code: Mapped[int | None] = mapped_column(Integer)
-    error: Mapped[str | None] = mapped_column(String(256))
-    duration_ms: Mapped[float]

@@ -46,6 +46,7 @@ class JobEnvelope:
     strikes: int = 0
     trace: str | None = None
     batch: str | None = None
+    trail: str | None = None
     schema: int = SCHEMA
 
 

@@ -7,7 +7,7 @@ Inside a class the first rule that tells two jobs apart decides:
 2. tenant    the tenant that used the fewest tokens lately, in steps of a quantum
 3. priority  9 first
 4. deadline  one whose slack is short, the nearest first
-5. prefix    the longest shared prefix, warm ones first; a group stays together
+5. prefix    the longest shared prefix, warm ones first; a group stays together (`queues.prefixes`)
 6. arrival   first come, first served
 
 Lines of a batch wait for its completion window and do not age. Batches of one tenant, and what it submits
@@ -21,6 +21,7 @@ from typing import Final
 
 from core.settings import OrderSettings
 from models.service_class import ServiceClass
+from queues.prefixes import COLD, Rank, Warm, ranks, unshared
 
 RANKED: Final = tuple(ServiceClass)
 # (class, tenant), and (class, tenant, batch) of those that have batches.
@@ -41,6 +42,7 @@ class Item:
     prefix: str | None = None
     prefix_tokens: int = 0
     batch: str | None = None
+    trail: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +91,7 @@ class Load:
     limit: int
     unreserved: int
     backlog: Mapping[str, int] = field(default_factory=dict)
-    warm: frozenset[str] = frozenset()
+    warm: Warm = COLD
     most: Mapping[str, int] = field(default_factory=dict)
 
 
@@ -211,46 +213,31 @@ def _flow(item: Item) -> Owner:
     return (item.service_class, item.tenant, item.batch or "")
 
 
-_Rank = tuple[int, int, float, bool, int, float, str, float, str]
-_FlowRank = tuple[tuple[int, int, float], int, tuple[bool, int, float, str, float, str]]
+_Rank = tuple[int, int, float, Rank, float, str]
+_FlowRank = tuple[tuple[int, int, float], int, tuple[Rank, float, str]]
 _Queue = list[tuple[_Rank, Item]]
 
 
 def _by_tenant(items: Sequence[Item], rules: Rules, load: Load) -> dict[str, dict[str | None, _Queue]]:
     """Each tenant's jobs, those of each batch apart, by the rules below their turns, the next one last."""
-    groups = _prefix_groups(items)
+    alike = ranks(items, warm=load.warm, most=rules.max_shared_prefix)
     tenants: defaultdict[str, defaultdict[str | None, _Queue]] = defaultdict(lambda: defaultdict(list))
     for item in items:
-        tenants[item.tenant][item.batch].append((_rank(item, groups, rules, load), item))
+        beginning = alike.get(item.key) or unshared(item)
+        tenants[item.tenant][item.batch].append((_rank(item, beginning, rules, load.now), item))
     for flows in tenants.values():
         for line in flows.values():
             line.sort(key=lambda entry: entry[0], reverse=True)
     return {tenant: dict(flows) for tenant, flows in tenants.items()}
 
 
-def _prefix_groups(items: Sequence[Item]) -> dict[str, tuple[int, float]]:
-    """Per prefix: how many jobs share it here, and when the first of them came."""
-    groups: dict[str, tuple[int, float]] = {}
-    for item in items:
-        if item.prefix is not None:
-            count, first = groups.get(item.prefix, (0, item.arrived))
-            groups[item.prefix] = (count + 1, min(first, item.arrived))
-    return groups
-
-
-def _rank(item: Item, groups: Mapping[str, tuple[int, float]], rules: Rules, load: Load) -> _Rank:
-    urgent = item.deadline is not None and item.deadline - load.now <= rules.deadline_slack
-    warm = item.prefix in load.warm
-    count, first = groups[item.prefix] if item.prefix is not None else (1, item.arrived)
-    shared = min(item.prefix_tokens, rules.max_shared_prefix) if count > 1 or warm else 0
+def _rank(item: Item, beginning: Rank, rules: Rules, now: float) -> _Rank:
+    urgent = item.deadline is not None and item.deadline - now <= rules.deadline_slack
     return (
         -item.priority,
         0 if urgent else 1,
         item.deadline if urgent and item.deadline is not None else 0.0,
-        not (warm and shared),
-        -shared,
-        first if shared else item.arrived,
-        item.prefix or "" if shared else "",
+        beginning,
         item.arrived,
         item.key,
     )

@@ -2,7 +2,7 @@
 
 import asyncio
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -11,6 +11,7 @@ import orjson
 
 from core.errors import InvalidField, PromptTooLong
 from models.catalogue import ServedModel
+from queues.prefixes import trail_of
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -24,12 +25,13 @@ _SYSTEM: Final = frozenset({"system", "developer"})
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """What a request asks of an engine, in tokens. `prefix` names those that begin alike."""
+    """What a request asks of an engine, in tokens. `prefix` names who begins alike; others have a `trail`."""
 
     prompt_tokens: int
     max_tokens: int
     prefix: str | None
     prefix_tokens: int
+    trail: str | None = None
 
     @property
     def cost(self) -> int:
@@ -63,7 +65,8 @@ class PromptMeter:
                 room = model.context_length - tokens
         max_tokens = _fit(request, room, tokens, model.context_length)
         prefix, prefix_tokens = _prefix(request, tokens)
-        return Demand(tokens, max_tokens, prefix, prefix_tokens)
+        trail = None if prefix else trail_of(_pieces(request))
+        return Demand(tokens, max_tokens, prefix, prefix_tokens, trail)
 
     async def _count(self, path: Path, texts: Sequence[str]) -> int:
         if path not in self._tokenizers:
@@ -92,6 +95,18 @@ def _texts(request: Mapping[str, Any]) -> list[str]:
     written = [message["tool_calls"] for message in request["messages"] if message.get("tool_calls")]
     written += request.get("tools") or []
     return texts + [orjson.dumps(one).decode() for one in written]
+
+
+def _pieces(request: Mapping[str, Any]) -> Iterator[str]:
+    """The prompt in the order of a template: what may be called stands before what was said."""
+    if request.get("prompt") is not None:
+        yield request["prompt"]
+        return
+    if request.get("tools"):
+        yield orjson.dumps(request["tools"]).decode()
+    for message in request["messages"]:
+        yield message["role"]
+        yield message["content"]
 
 
 def _bytes(text: str) -> int:

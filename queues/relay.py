@@ -25,6 +25,7 @@ from models.service_class import ServiceClass
 from queues.allowance import Allowance, Lane, Pace, allow
 from queues.messages import JobEnvelope, task_id
 from queues.order import Item, Load, Rules, Shares, choose
+from queues.prefixes import Warm
 from queues.publisher import Publisher, open_publisher
 from queues.redis import Redis, open_redis
 from queues.webhook_relay import WebhookRelay
@@ -34,10 +35,10 @@ logger = get_logger(__name__)
 BELL: Final = "release"
 RETRY: Final = timedelta(seconds=1)
 _LANES_PER_ROUND: Final = 64
-_MOST_PREFIXES: Final = 32  # per lane and round
 _FRESH: Final = 1.0  # seconds that slots and rates are believed
 _DUTY: Final = 0.05  # part of the time that counting the whole outbox may take
 _SMOOTHING: Final = 0.3
+_Beginning = tuple[str | None, str | None]  # the prefix's name, or else the prompt's trail
 
 
 class Relay:
@@ -50,8 +51,8 @@ class Relay:
         self._alive_within = 3 * settings.worker.heartbeat
         self._rules = Rules.of(settings.order)
         self._prefix_window = settings.order.prefix_window
-        # Prefixes of what went last, by model and class.
-        self._warm: dict[tuple[str, str], tuple[str, ...]] = {}
+        # How what went last began, by model and class.
+        self._warm: dict[tuple[str, str], tuple[_Beginning, ...]] = {}
         self._shares: defaultdict[str, Shares] = defaultdict(Shares)
         self._is_unfinished = False  # one round was not enough
         self._gauge = Gauge(redis, settings.broker.namespace)
@@ -141,15 +142,13 @@ class Relay:
 
     def _kin(
         self, rows: Sequence[WaitingRow], full: Sequence[Lane], allowed: Mapping[Lane, int]
-    ) -> list[tuple[str, tuple[str, ...], int]]:
+    ) -> list[outbox.Wanted]:
         """Whose kin to look for further back in a lane: what went last, then what goes now."""
-        prefixes = {lane: dict.fromkeys(self._warm.get(lane.group, ())) for lane in full}
+        begun = {lane: dict.fromkeys(self._warm.get(lane.group, ())) for lane in full}
         for row in rows:
-            if row.prefix is not None and (known := prefixes.get(_lane_of(row))) is not None:
-                known[row.prefix] = None
-        return [
-            (_name(lane), tuple(found)[:_MOST_PREFIXES], allowed[lane]) for lane, found in prefixes.items()
-        ]
+            if (known := begun.get(_lane_of(row))) is not None:
+                known[row.prefix, row.trail] = None
+        return [outbox.Wanted.of(_name(lane), found, limit=allowed[lane]) for lane, found in begun.items()]
 
     def _choose(self, rows: Sequence[WaitingRow], allowed: Allowance) -> list[JobEnvelope]:
         """Each class of each model in its order, within the allowances."""
@@ -170,18 +169,17 @@ class Relay:
 
     def _remember(self, chosen: Sequence[JobEnvelope]) -> None:
         """A group that one round could not release whole goes on in the next, while its prefix is warm."""
-        went: defaultdict[tuple[str, str], dict[str, None]] = defaultdict(dict)
+        went: defaultdict[tuple[str, str], dict[_Beginning, None]] = defaultdict(dict)
         for envelope in chosen:
-            group = (envelope.model, envelope.service_class)
-            went[group] |= {} if envelope.prefix is None else {envelope.prefix: None}
-        self._warm |= {group: tuple(prefixes) for group, prefixes in went.items()}
+            went[envelope.model, envelope.service_class][envelope.prefix, envelope.trail] = None
+        self._warm |= {group: tuple(begun) for group, begun in went.items()}
 
     def _in_order(
         self, group: tuple[str, str], rows: Sequence[WaitingRow], *, limit: int
     ) -> list[WaitingRow]:
         model, _ = group
         by_id = {row.job_id: row for row in rows}
-        warm = frozenset(self._warm.get(group, ()))
+        warm = Warm.of(self._warm.get(group, ()))
         load = Load(now=time.time(), limit=limit, unreserved=limit, warm=warm)
         items = [_item(row) for row in rows]
         ordered, self._shares[model] = choose(items, self._shares[model], self._rules, load)
@@ -313,6 +311,7 @@ def _item(row: WaitingRow) -> Item:
         prefix=row.prefix,
         prefix_tokens=row.prefix_tokens,
         batch=row.batch_id,
+        trail=row.trail,
     )
 
 
@@ -329,6 +328,7 @@ def _envelope(row: WaitingRow, backlog: int) -> JobEnvelope:
         deadline=row.deadline.timestamp() if row.deadline else None,
         prefix=row.prefix,
         prefix_tokens=row.prefix_tokens,
+        trail=row.trail,
         backlog=backlog,
         attempts=row.attempts,
         strikes=row.strikes,

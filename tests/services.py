@@ -205,7 +205,7 @@ def services() -> Iterator[Services]:
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
     report = yield
-    needed = item.get_closest_marker("services") or item.get_closest_marker("browser")
+    needed = next(filter(None, map(item.get_closest_marker, ("services", "browser", "sglang"))), None)
     if report.skipped and os.environ.get("CI") and needed:
         report.outcome = "failed"
         report.longrepr = f"in CI a test on the real {needed.name} may not be skipped: {report.longrepr}"

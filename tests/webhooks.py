@@ -12,8 +12,8 @@ from core.settings import Settings, WebhookSettings
 from models.dialect import Database
 from models.repositories import webhook_deliveries
 from models.repositories.webhook_deliveries import Limits
-from models.tables import WebhookDelivery, WebhookEvent
 from models.webhook_secrets import Vault
+from models.webhook_tables import WebhookDelivery, WebhookEvent
 from queues.targets import Lookup, Targets
 from tests.contracts.stores import table
 from workers.webhooks.client import WebhookClient

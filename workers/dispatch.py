@@ -27,7 +27,7 @@ from workers.meter import DeskMeter
 from workers.quarantine import Isolation, isolation, opening
 from workers.refill import MOST_UNHEARD, PATIENCE, refill
 from workers.runner import Discard, Events, GiveBack, JobRunner, Outcome, Stop
-from workers.window import backlog_of, item_of
+from workers.window import backlog_of, item_of, warm_by
 
 logger = get_logger(__name__)
 
@@ -193,7 +193,7 @@ class Desk:
             unreserved=max(0, free - self._withheld()),
             backlog=backlog_of(deliveries),
             most=self._most(),
-            warm=frozenset(p for run in self.running.values() if (p := run.delivery.envelope.prefix)),
+            warm=warm_by(run.delivery for run in self.running.values()),
         )
         items = [item_of(delivery) for delivery in deliveries]
         chosen, self.shares = choose(items, self.shares, self.rules, load)

@@ -5,8 +5,12 @@ from dataclasses import replace
 from typing import Any, Final
 
 from models.repositories.execution import Claim
+from models.service_class import ServiceClass
 from workers.engines.protocol import Prompt, Sampling
 
+# An engine with a queue of its own must not let a bulk job of priority 9 go before a premium one of 0.
+_RISING: Final = (ServiceClass.BULK, ServiceClass.STANDARD, ServiceClass.PREMIUM)
+_CLASS_STEP: Final = 10
 _TOOLS: Final = ("tools", "tool_choice", "parallel_tool_calls")
 
 
@@ -25,7 +29,7 @@ def to_prompt(claim: Claim, *, chat: bool, salt: str | None = None) -> Prompt:
         messages=tuple(messages) if messages is not None else None,
         text=text,
         sampling=_limited(_sampling(request), claim.view.degradation),
-        priority=claim.view.priority,
+        priority=_CLASS_STEP * _RISING.index(claim.view.service_class) + claim.view.priority,
         reasoning=False if _limit(claim.view.degradation) else request.get("reasoning"),
         tools={name: request[name] for name in _TOOLS if request.get(name) is not None} or None,
         cache_salt=salt,

@@ -140,7 +140,7 @@ class Dispatcher:
 
     def _salts(self) -> Salts:
         secret = self._settings.api.pepper.get_secret_value().encode()
-        return Salts(secret, frozenset(self._settings.worker.private_prefixes))
+        return Salts(secret, everybody=self._settings.worker.private_prefixes)
 
     def _desk(self, model: AnyModel) -> Desk:
         worker = self._settings.worker

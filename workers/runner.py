@@ -184,7 +184,8 @@ class JobRunner:
         job = claim.view
         patience = self._limits.job_stall.total_seconds()
         allowance = first_token_within(self._limits.job_stall, cost=claim.cost)
-        prompt = to_prompt(claim, chat=self._chat, salt=self._salts.of(job.tenant_id))
+        salt = self._salts.of(job.tenant_id, is_private=claim.is_private)
+        prompt = to_prompt(claim, chat=self._chat, salt=salt)
         async with aclosing(self._engine.generate(prompt)) as deltas:
             while True:
                 delta = await _next(deltas, within=allowance if answer.deltas == 0 else patience)

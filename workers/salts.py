@@ -3,9 +3,6 @@
 import hashlib
 import hmac
 from dataclasses import dataclass
-from typing import Final
-
-EVERYBODY: Final = "*"
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,10 +10,10 @@ class Salts:
     """A salt is made from a secret of the server: nobody can ask for another tenant's, or guess it."""
 
     secret: bytes = b""
-    tenants: frozenset[str] = frozenset()
+    everybody: bool = False  # also those who did not ask for it
 
-    def of(self, tenant: str) -> str | None:
+    def of(self, tenant: str, *, is_private: bool) -> str | None:
         """None shares: prompts that begin alike are then read once, and how fast tells that they were."""
-        if not self.tenants & {tenant, EVERYBODY}:
+        if not (is_private or self.everybody):
             return None
         return hmac.new(self.secret, f"prefix cache of {tenant}".encode(), hashlib.sha256).hexdigest()

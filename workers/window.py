@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from models.service_class import ServiceClass
 from queues.messages import JobEnvelope
 from queues.order import Item
+from queues.prefixes import Warm
 from workers.deliveries import Delivery
 
 
@@ -32,4 +33,10 @@ def item_of(delivery: Delivery) -> Item:
         prefix=envelope.prefix,
         prefix_tokens=envelope.prefix_tokens,
         batch=envelope.batch,
+        trail=envelope.trail,
     )
+
+
+def warm_by(running: Iterable[Delivery]) -> Warm:
+    """What the engine holds for as long as these run."""
+    return Warm.of((delivery.envelope.prefix, delivery.envelope.trail) for delivery in running)

@@ -5,7 +5,6 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request, Response
 
 from api import openapi
-from api.cancelling import cancel_jobs
 from api.dependencies import JobsCaller, parts_of
 from api.headers import MAX_WAIT, matches
 from api.intake import check_deadline
@@ -113,14 +112,12 @@ async def read_timeline(request: Request, caller: JobsCaller, job_id: JobId) -> 
 )
 async def cancel_in_bulk(request: Request, caller: JobsCaller) -> Response:
     ids = validate(BulkCancel, await read_json(request)).ids
-    views, tell_workers = await cancel_jobs(parts_of(request), caller.tenant_id, ids)
+    views = await parts_of(request).cancels.cancel_all(caller.tenant_id, ids)
     data = [
         outcome(request, index, views.get(job_id) or NotFound(f"There is no job {job_id}."))
         for index, job_id in enumerate(ids)
     ]
-    answer = json_answer({"object": "list", "data": data})
-    answer.background = tell_workers
-    return answer
+    return json_answer({"object": "list", "data": data})
 
 
 @router.post(
@@ -130,10 +127,10 @@ async def cancel_in_bulk(request: Request, caller: JobsCaller) -> Response:
     responses={200: openapi.job_answer("The job as it is now."), **openapi.problems(404, 422)},
 )
 async def cancel_job(request: Request, caller: JobsCaller, job_id: JobId) -> Response:
-    views, tell_workers = await cancel_jobs(parts_of(request), caller.tenant_id, [job_id])
-    if job_id not in views:
+    view = await parts_of(request).cancels.cancel(caller.tenant_id, job_id)
+    if view is None:
         raise NotFound("There is no such job.")
-    return await answer_job(request, views[job_id], after=tell_workers)
+    return await answer_job(request, view)
 
 
 @router.patch(

@@ -5,7 +5,6 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request, Response
 
 from api import openapi
-from api.cancelling import cancel_jobs
 from api.dependencies import AdminCaller, parts_of
 from api.job_answers import json_answer
 from api.job_standing import read_standing
@@ -59,7 +58,5 @@ async def cancel_any_job(request: Request, _: AdminCaller, job_id: JobId) -> Res
         tenant_id = await activity.owner(connection, job_id)
     if tenant_id is None:
         raise NotFound("There is no such job.")
-    _views, tell_workers = await cancel_jobs(parts, tenant_id, [job_id])
-    answer = json_answer(await read_standing(parts, job_id))
-    answer.background = tell_workers
-    return answer
+    await parts.cancels.cancel(tenant_id, job_id)
+    return json_answer(await read_standing(parts, job_id))

@@ -23,6 +23,7 @@ class TenantRow:
     name: str
     created_at: datetime
     disabled_at: datetime | None = None
+    private_prefixes: bool = False  # it shares nothing in an engine's prefix cache
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +59,20 @@ async def find_tenant(connection: AsyncConnection, name_or_id: str) -> TenantRow
 async def set_tenant_disabled(connection: AsyncConnection, tenant_id: str, *, disabled: bool) -> bool:
     changed = await connection.execute(
         update(_tenants).where(_tenants.c.id == tenant_id).values(disabled_at=Now() if disabled else None)
+    )
+    return bool(changed.rowcount)
+
+
+async def private_prefixes(connection: AsyncConnection, tenant_id: str) -> bool | None:
+    """None where there is no such tenant."""
+    found = await connection.execute(select(_tenants.c.private_prefixes).where(_tenants.c.id == tenant_id))
+    return found.scalar_one_or_none()
+
+
+async def set_private_prefixes(connection: AsyncConnection, tenant_id: str, *, private: bool) -> bool:
+    """Counts from the next claim on; False where there is no such tenant."""
+    changed = await connection.execute(
+        update(_tenants).where(_tenants.c.id == tenant_id).values(private_prefixes=private)
     )
     return bool(changed.rowcount)
 

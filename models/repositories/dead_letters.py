@@ -96,7 +96,7 @@ async def requeue(connection: AsyncConnection, job_id: str, *, new_id: str, at: 
     None where it was settled before or its prompt was erased. Times are left out: they have passed.
     """
     rows = await connection.execute(
-        select(_jobs, _payloads.c.request, _payloads.c.metadata, _payloads.c.tags, _payloads.c.webhook)
+        select(_jobs, *(_payloads.c[name] for name in ("request", "metadata", "tags", "webhook", "trail")))
         .join(_payloads, _payloads.c.job_id == _jobs.c.id)
         .where(_jobs.c.id == job_id, _payloads.c.erased_at.is_(None))
     )
@@ -120,6 +120,7 @@ async def requeue(connection: AsyncConnection, job_id: str, *, new_id: str, at: 
         created_at=at,
         prefix=row.prefix,
         prefix_tokens=row.prefix_tokens,
+        trail=row.trail,
         retry_of=job_id,
         metadata=row.metadata,
         tags=tuple(row.tags),

@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from models.dialect import Now, ring_after_commit
 from models.repositories.webhook_events import BELL
-from models.tables import WebhookAttempt, WebhookDelivery, WebhookEvent
+from models.webhook_tables import WebhookAttempt, WebhookDelivery, WebhookEvent
 
 _deliveries: Final[Table] = WebhookDelivery.__table__  # type: ignore[assignment]
 _events: Final[Table] = WebhookEvent.__table__  # type: ignore[assignment]

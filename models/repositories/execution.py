@@ -28,20 +28,22 @@ from models.lifecycle import Status, sources
 from models.membership import Among, PairAmong
 from models.repositories import changes, outbox
 from models.repositories.results import record_results
-from models.tables import Job, Lease, Outbox, Payload
+from models.tables import Job, Lease, Outbox, Payload, Tenant
 from models.views import JobView, webhook_view
 
 _jobs: Final[Table] = Job.__table__  # type: ignore[assignment]
 _payloads: Final[Table] = Payload.__table__  # type: ignore[assignment]
 _leases: Final[Table] = Lease.__table__  # type: ignore[assignment]
 _outbox: Final[Table] = Outbox.__table__  # type: ignore[assignment]
+_tenants: Final[Table] = Tenant.__table__  # type: ignore[assignment]
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
     """A job that this worker now runs. `view.attempt` is the fencing token, `cost` is in tokens.
 
-    `strikes` counts the attempts under which an engine died or hung.
+    `strikes` counts the attempts under which an engine died or hung. `is_private`: its tenant shares nothing
+    in an engine's prefix cache.
     """
 
     view: JobView
@@ -49,6 +51,7 @@ class Claim:
     result_ttl: timedelta | None
     cost: int
     strikes: int = 0
+    is_private: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +103,12 @@ async def claim(
     moved = select(_jobs).where(Among(_jobs.c.id, list(rows))).subquery("moved")
     for following in _following(moved, worker=worker, lease=lease):
         await connection.execute(following)
-    payloads = await connection.execute(select(_payloads).where(Among(_payloads.c.job_id, list(rows))))
+    payloads = await connection.execute(
+        select(_payloads, _tenants.c.private_prefixes)
+        .join(_jobs, _jobs.c.id == _payloads.c.job_id)
+        .outerjoin(_tenants, _tenants.c.id == _jobs.c.tenant_id)
+        .where(Among(_payloads.c.job_id, list(rows)))
+    )
     return [_to_claim(rows[payload.job_id], payload) for payload in payloads]
 
 
@@ -109,7 +117,12 @@ async def _claim_at_once(
 ) -> list[Claim]:
     """In one round trip where five were: a claim is on the way of every first token."""
     following = [statement.cte() for statement in _following(moved, worker=worker, lease=lease)]
-    both = select(moved, _payloads).join(_payloads, _payloads.c.job_id == moved.c.id).add_cte(*following)
+    both = (
+        select(moved, _payloads, _tenants.c.private_prefixes)
+        .join(_payloads, _payloads.c.job_id == moved.c.id)
+        .outerjoin(_tenants, _tenants.c.id == moved.c.tenant_id)
+        .add_cte(*following)
+    )
     return [_to_claim(row, row) for row in await connection.execute(both)]
 
 
@@ -151,7 +164,8 @@ def _to_claim(row: Any, payload: Any) -> Claim:
         estimated_start_at=row.estimated_start_at,
     )
     ttl = None if payload.result_ttl is None else timedelta(seconds=payload.result_ttl)
-    return Claim(view, payload.request, ttl, row.cost, row.strikes)
+    is_private = bool(payload.private_prefixes)
+    return Claim(view, payload.request, ttl, row.cost, row.strikes, is_private)
 
 
 async def settle(
@@ -284,6 +298,7 @@ async def put_in_outbox(
         _jobs.c.attempt - _jobs.c.excused,
         _jobs.c.strikes,
         _jobs.c.trace,
+        select(_payloads.c.trail).where(_payloads.c.job_id == _jobs.c.id).scalar_subquery(),
     ).where(Among(_jobs.c.id, job_ids))
     statement = database.insert(_outbox).from_select([column.name for column in columns], fresh)
     new = statement.excluded

@@ -15,8 +15,9 @@ from models.repositories import changes, outbox, webhook_events
 from models.repositories.execution import put_in_outbox
 from models.repositories.results import record_results
 from models.repositories.submission import IDEMPOTENCY_LIFETIME
-from models.tables import Feedback, IdempotencyKey, Job, JobTag, Lease, Payload, Result, WebhookDelivery
+from models.tables import Feedback, IdempotencyKey, Job, JobTag, Lease, Payload, Result
 from models.views import JobView, webhook_view
+from models.webhook_tables import WebhookDelivery
 
 _jobs: Final[Table] = Job.__table__  # type: ignore[assignment]
 _payloads: Final[Table] = Payload.__table__  # type: ignore[assignment]
@@ -167,8 +168,8 @@ async def cancel(connection: AsyncConnection, tenant_id: str, job_id: str, *, ex
 
 async def cancel_all(
     connection: AsyncConnection, tenant_id: str, job_ids: Sequence[str], *, expires_at: datetime
-) -> list[str]:
-    """Cancels at once what is queued, asks the workers where it runs; the ids that changed."""
+) -> dict[str, Status]:
+    """Cancels at once what is queued, asks the workers where it runs; what changed, and to what."""
     queued = _jobs.c.status == Status.QUEUED.value
     # One statement: between two, a job that is given back would be neither queued nor running.
     moved = await connection.execute(
@@ -197,7 +198,7 @@ async def cancel_all(
         results = [{"job_id": row.id, "attempt": row.attempt, "expires_at": expires_at} for row in over]
         await record_results(connection, results)
         await outbox.remove(connection, [row.id for row in over])
-    return [row.id for row in rows]
+    return {row.id: Status(row.status) for row in rows}
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,7 +250,7 @@ async def erase(connection: AsyncConnection, tenant_id: str, job_id: str) -> boo
     erased = await connection.execute(
         update(_payloads)
         .where(_payloads.c.job_id.in_(terminal))
-        .values(request={}, metadata={}, tags=[], erased_at=Now())
+        .values(request={}, metadata={}, tags=[], trail=None, erased_at=Now())
     )
     if erased.rowcount:
         await connection.execute(delete(_tags).where(_tags.c.job_id == job_id))
@@ -342,7 +343,7 @@ async def _leave_tombstones(connection: AsyncConnection, *, limit: int) -> None:
         await connection.execute(
             update(_payloads)
             .where(_payloads.c.job_id.in_(job_ids))
-            .values(request={}, metadata={}, tags=[], erased_at=Now())
+            .values(request={}, metadata={}, tags=[], trail=None, erased_at=Now())
         )
         await connection.execute(delete(_tags).where(_tags.c.job_id.in_(job_ids)))
 

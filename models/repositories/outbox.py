@@ -1,12 +1,13 @@
 """The queue that is true: what waits, what was released to the broker, and for whom."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
 from sqlalchemy import (
+    ColumnElement,
     Select,
     Table,
     case,
@@ -27,6 +28,9 @@ from models.waiting import Ahead, Waiting
 
 _outbox: Final[Table] = Outbox.__table__  # type: ignore[assignment]
 SEPARATOR: Final = "\x1f"
+_MOST_PREFIXES: Final = 32  # per lane and round
+_MOST_TRAILS: Final = 16
+_LENGTHS: Final = tuple(4 * 2**n for n in range(7, -1, -1))  # characters of a trail, 1 to 128 chunks
 BELL: Final = "release"  # rung after the commit that made rows wait
 
 
@@ -64,6 +68,37 @@ class WaitingRow:
     strikes: int = 0
     trace: str | None = None
     batch_id: str | None = None
+    trail: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Whose kin is looked for in a lane: names of prefixes, and beginnings of trails by their length."""
+
+    lane: str
+    names: tuple[str, ...]
+    heads: Mapping[int, tuple[str, ...]]
+    limit: int
+
+    @classmethod
+    def of(cls, lane: str, begun: Iterable[tuple[str | None, str | None]], *, limit: int) -> "Wanted":
+        """From (name, trail) pairs, the first of each.
+
+        Trails are compared at lengths that double: the order knows exactly, here it only must find them.
+        """
+        pairs = list(begun)
+        names = dict.fromkeys(name for name, _ in pairs if name)
+        trails = list(dict.fromkeys(trail for _, trail in pairs if trail))[:_MOST_TRAILS]
+        heads = {
+            length: tuple(dict.fromkeys(trail[:length] for trail in trails if len(trail) >= length))
+            for length in _LENGTHS
+        }
+        return cls(
+            lane,
+            tuple(names)[:_MOST_PREFIXES],
+            {length: found for length, found in heads.items() if found},
+            limit,
+        )
 
 
 _WAITING_COLUMNS: Final = [_outbox.c[name] for name in WaitingRow.__slots__]
@@ -146,14 +181,12 @@ async def candidates(
     return await _locked(connection, parts, by_age=aged is not None)
 
 
-async def kin(
-    connection: AsyncConnection, lanes: Sequence[tuple[str, Sequence[str], int]], *, among: int
-) -> list[WaitingRow]:
-    """Rows of each `(lane, prefixes, limit)` that begin so, the first prefixes' first; locked likewise.
+async def kin(connection: AsyncConnection, wanted: Sequence[Wanted], *, among: int) -> list[WaitingRow]:
+    """Rows that begin as is wanted, the first names' first, then those that share most; locked likewise.
 
-    Looks no further than the lane's first `among` rows: what matters is near, and no index leads to it.
+    Looks no further than a lane's first `among` rows: what matters is near, and no index leads to it.
     """
-    parts = [_kin_of_lane(name, prefixes, limit, among) for name, prefixes, limit in lanes if prefixes]
+    parts = [_kin_of_lane(one, among) for one in wanted if one.names or one.heads]
     return await _locked(connection, parts, by_age=False)
 
 
@@ -172,14 +205,24 @@ async def _locked(
     return [WaitingRow(*row) for row in await connection.execute(statement)]
 
 
-def _kin_of_lane(name: str, prefixes: Sequence[str], limit: int, among: int) -> Select[Any]:
-    columns = (_outbox.c.job_id, _outbox.c.prefix, _outbox.c.rank, _outbox.c.created_at)
+def _place_among(value: ColumnElement[str], known: Sequence[str], first: int) -> ColumnElement[int]:
+    """The place of a value among those known, counted from `first`; NULL where it is not."""
+    return case({one: first + place for place, one in enumerate(known)}, value=value)
+
+
+def _kin_of_lane(wanted: Wanted, among: int) -> Select[Any]:
+    columns = (_outbox.c.job_id, _outbox.c.prefix, _outbox.c.trail, _outbox.c.rank, _outbox.c.created_at)
     order = (_outbox.c.rank, _outbox.c.created_at, _outbox.c.job_id)
-    waiting = select(*columns).where(_outbox.c.state == "waiting", _outbox.c.lane == name)
+    waiting = select(*columns).where(_outbox.c.state == "waiting", _outbox.c.lane == wanted.lane)
     near = waiting.order_by(*order).limit(among).subquery()
-    turn = case({prefix: place for place, prefix in enumerate(prefixes)}, value=near.c.prefix)
-    alike = select(near.c.job_id).where(near.c.prefix.in_(prefixes))
-    return alike.order_by(near.c.rank, turn, near.c.created_at, near.c.job_id).limit(limit)
+    turns = [_place_among(near.c.prefix, wanted.names, 0)] if wanted.names else []
+    turns += [
+        _place_among(func.substr(near.c.trail, 1, length), heads, _MOST_PREFIXES + step * _MOST_TRAILS)
+        for step, (length, heads) in enumerate(wanted.heads.items())
+    ]
+    turn = turns[0] if len(turns) == 1 else func.coalesce(*turns)  # SQLite's takes two or more
+    alike = select(near.c.job_id).where(turn.is_not(None))
+    return alike.order_by(near.c.rank, turn, near.c.created_at, near.c.job_id).limit(wanted.limit)
 
 
 def _best_of_lane(name: str, limit: int, aged: timedelta | None) -> Select[Any]:

@@ -8,7 +8,8 @@ from sqlalchemy import Table, case, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from models.dialect import Now
-from models.tables import DeadLetter, Job, Lease, Outbox, Tenant, WebhookDelivery
+from models.tables import DeadLetter, Job, Lease, Outbox, Tenant
+from models.webhook_tables import WebhookDelivery
 
 _jobs: Final[Table] = Job.__table__  # type: ignore[assignment]
 _outbox: Final[Table] = Outbox.__table__  # type: ignore[assignment]

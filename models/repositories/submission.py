@@ -48,6 +48,7 @@ class NewJob:
     created_at: datetime
     prefix: str | None = None
     prefix_tokens: int = 0
+    trail: str | None = None
     not_before: datetime | None = None
     deadline: datetime | None = None
     queue_deadline: datetime | None = None
@@ -273,6 +274,7 @@ def _payload_row(job: NewJob) -> dict[str, Any]:
         "result_ttl": int(job.result_ttl.total_seconds()) if job.result_ttl else None,
         "webhook": job.webhook,
         "custom_id": job.custom_id,
+        "trail": job.trail,
     }
 
 
@@ -299,4 +301,5 @@ def _outbox_row(job: NewJob) -> dict[str, Any]:
         "available_at": None if job.follow_up_of else starts,
         "released_at": None,
         "trace": job.trace,
+        "trail": job.trail,
     }

@@ -11,8 +11,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from core.settings import WebhookSettings
 from models.dialect import Database, Now, ring_after_commit, skip_locked
 from models.repositories.webhook_events import BELL
-from models.tables import (
-    Job,
+from models.tables import Job
+from models.webhook_events import lane_of_exact_url
+from models.webhook_secrets import SecretRow
+from models.webhook_tables import (
     WebhookAttempt,
     WebhookDelivery,
     WebhookEndpoint,
@@ -20,8 +22,6 @@ from models.tables import (
     WebhookReceiver,
     WebhookSecret,
 )
-from models.webhook_events import lane_of_exact_url
-from models.webhook_secrets import SecretRow
 
 _jobs: Final[Table] = Job.__table__  # type: ignore[assignment]
 _deliveries: Final[Table] = WebhookDelivery.__table__  # type: ignore[assignment]

@@ -10,8 +10,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from models.dialect import Database, Now
 from models.repositories.webhook_deliveries import cancel_pending
-from models.tables import WebhookEndpoint, WebhookReceiver, WebhookSecret
 from models.webhook_secrets import SecretRow
+from models.webhook_tables import WebhookEndpoint, WebhookReceiver, WebhookSecret
 
 _endpoints: Final[Table] = WebhookEndpoint.__table__  # type: ignore[assignment]
 _receivers: Final[Table] = WebhookReceiver.__table__  # type: ignore[assignment]

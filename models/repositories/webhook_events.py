@@ -13,8 +13,9 @@ from core.ids import new_id
 from models.dialect import Now, ring_after_commit
 from models.lifecycle import Status
 from models.membership import Among
-from models.tables import Job, Payload, WebhookDelivery, WebhookEndpoint, WebhookEvent, WebhookReceiver
+from models.tables import Job, Payload
 from models.webhook_events import JOB_EVENTS, TEST, FinishedJob, body, job_data, lane_of_url, wants
+from models.webhook_tables import WebhookDelivery, WebhookEndpoint, WebhookEvent, WebhookReceiver
 
 _jobs: Final[Table] = Job.__table__  # type: ignore[assignment]
 _payloads: Final[Table] = Payload.__table__  # type: ignore[assignment]

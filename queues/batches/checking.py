@@ -189,6 +189,7 @@ async def _row(line: Reading, asked: Asked, check: Check, meter: PromptMeter) ->
         "prompt_tokens": demand.prompt_tokens,
         "prefix": demand.prefix,
         "prefix_tokens": demand.prefix_tokens,
+        "trail": demand.trail,
         "request": asked.request,
         "metadata": wanted.metadata,
         "tags": wanted.tags,

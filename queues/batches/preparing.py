@@ -157,6 +157,7 @@ def _job(batch: BatchRow, place: int, row: dict[str, Any], keep: timedelta) -> N
         created_at=batch.created_at,
         prefix=row["prefix"],
         prefix_tokens=row["prefix_tokens"],
+        trail=row.get("trail"),  # a spool that an older version wrote has none
         result_ttl=keep,  # its result is read once more when the last line has ended
         batch_id=batch.id,
         batch_line=row["number"],

@@ -11,6 +11,8 @@ from typing import Any, Final
 
 import orjson
 
+from queues.prefixes import ranks, unshared
+
 _FOLDER: Final = "penstock-batch-"
 _ROWS: Final = "rows"
 _ORDER: Final = "order"
@@ -46,8 +48,17 @@ class Placed:
     number: int
     prefix: str | None
     prefix_tokens: int
+    trail: str | None
     start: int
     end: int
+
+    @property
+    def key(self) -> str:
+        return str(self.number)
+
+    @property
+    def arrived(self) -> float:
+        return float(self.number)
 
 
 def in_order(lines: Sequence[Placed], *, most: int) -> list[Placed]:
@@ -55,20 +66,8 @@ def in_order(lines: Sequence[Placed], *, most: int) -> list[Placed]:
 
     A prefix counts for `most` tokens; with 0 all are as in the file.
     """
-    first: dict[str, int] = {}
-    shared: set[str] = set()
-    for line in lines:
-        if line.prefix is not None:
-            if line.prefix in first:
-                shared.add(line.prefix)
-            first.setdefault(line.prefix, line.number)
-
-    def rank(line: Placed) -> tuple[int, int, int]:
-        if not most or line.prefix is None or line.prefix not in shared:
-            return (0, line.number, line.number)
-        return (-min(line.prefix_tokens, most), first[line.prefix], line.number)
-
-    return sorted(lines, key=rank)
+    alike = ranks(lines, most=most)
+    return sorted(lines, key=lambda line: (alike.get(line.key) or unshared(line), line.number))
 
 
 class SpoolWriter:
@@ -83,7 +82,8 @@ class SpoolWriter:
     def add(self, number: int, row: dict[str, Any]) -> None:
         start = self._rows.tell()
         self._rows.write(orjson.dumps(row))
-        self._placed.append(Placed(number, row["prefix"], row["prefix_tokens"], start, self._rows.tell()))
+        begins = row["prefix"], row["prefix_tokens"], row["trail"]
+        self._placed.append(Placed(number, *begins, start, self._rows.tell()))
 
     def close(self) -> None:
         self._rows.close()

@@ -4,15 +4,19 @@ from datetime import timedelta
 from typing import Any
 
 from models.dialect import Database
+from models.repositories import jobs as jobs_of
 from models.repositories import outbox
 from models.repositories.outbox import WaitingRow, lane
 from models.repositories.submission import NewJob
 from models.waiting import Ahead
 from tests.contracts.stores import (
     OUTBOX,
+    PAYLOADS,
     accept,
     ago,
     cancel,
+    finished,
+    give_back,
     move_time,
     new_job,
     now,
@@ -20,6 +24,7 @@ from tests.contracts.stores import (
     read,
     release,
     rows,
+    running,
 )
 
 LANE = lane("tiny", "standard", "acme")
@@ -240,17 +245,50 @@ async def test_a_cancelled_job_does_not_wait(database: Database) -> None:
     assert await states(database) == {}
 
 
+def begun(*pairs: tuple[str | None, str | None], limit: int) -> outbox.Wanted:
+    return outbox.Wanted.of(LANE, pairs, limit=limit)
+
+
 async def test_kin_come_group_by_group_in_the_order_asked_for(database: Database) -> None:
     jobs = [new_job(prefix=prefix, prefix_tokens=100) for prefix in ("a", "b", None, "c", "b", "a")]
     await accept(database, *jobs)
     first_a, first_b, _, _, second_b, second_a = jobs
 
     async with database.begin() as connection:
-        three = await outbox.kin(connection, [(LANE, ("b", "a"), 3)], among=9)
-        near = await outbox.kin(connection, [(LANE, ("a",), 9)], among=5)
-        nobody = await outbox.kin(connection, [(LANE, (), 3)], among=9)
+        three = await outbox.kin(connection, [begun(("b", None), ("a", None), limit=3)], among=9)
+        near = await outbox.kin(connection, [begun(("a", None), limit=9)], among=5)
+        nobody = await outbox.kin(connection, [begun(limit=3)], among=9)
 
     assert set(ids(three)) == set(ids([first_b, second_b, first_a]))
     assert ids(near) == [first_a.id]
     assert second_a.id not in ids(near)
     assert nobody == []
+
+
+async def test_kin_without_a_name_are_those_whose_trails_share_most(database: Database) -> None:
+    trails = ("headsameA", "other", "headsameB", "headdiff", None, "headsame")
+    jobs = [new_job(trail=trail) for trail in trails]
+    await accept(database, *jobs)
+
+    async with database.begin() as connection:
+        two = await outbox.kin(connection, [begun((None, "headsamewhat"), limit=3)], among=9)
+        all_four = await outbox.kin(connection, [begun((None, "headsamewhat"), limit=9)], among=9)
+
+    assert {row.trail for row in two} == {"headsameA", "headsameB", "headsame"}
+    assert {row.trail for row in all_four} == {"headsameA", "headsameB", "headsame", "headdiff"}
+
+
+async def test_a_trail_stays_with_its_job_until_the_prompt_is_erased(database: Database) -> None:
+    view = await running(database, trail="head")
+    await give_back(database, view)
+    [row] = await candidates(database, (LANE, 1))
+    done = await finished(database, trail="head")
+
+    async with database.begin() as connection:
+        assert await jobs_of.erase(connection, done.tenant_id, done.id)
+
+    assert row.trail == "head"
+    assert {one.job_id: one.trail for one in await rows(database, PAYLOADS)} == {
+        view.id: "head",
+        done.id: None,
+    }

@@ -110,6 +110,17 @@ def test_the_keys_of_a_disabled_tenant_are_not_found_until_it_is_enabled() -> No
     assert stored_key(key["id"]) is not None
 
 
+def test_a_tenant_shares_prefixes_until_it_is_isolated_and_again_when_it_shares() -> None:
+    run("tenants", "create", "acme")
+
+    private = []
+    for verb in ("isolate", "share"):
+        run("tenants", verb, "acme")
+        private.append(rows("tenants", "list")[0]["private_prefixes"])
+
+    assert private == [True, False]
+
+
 def test_a_database_out_of_reach_is_one_line_with_a_remedy(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -4,6 +4,7 @@ from typing import Any
 
 import httpx
 import pytest
+from fastapi import FastAPI
 from redis.asyncio import Redis
 from typer.testing import CliRunner
 
@@ -15,7 +16,7 @@ from queues.relay import Relay
 from queues.upkeep import Upkeep
 from tests.contracts.stores import LEASES, ago, claim, move_time
 from tests.fakes.fake_publisher import FakePublisher
-from tests.platform_fixtures import SimulatedWorker
+from tests.platform_fixtures import SimulatedWorker, TestTenant, client_of
 
 ASK = {"prompt": "Why is the sky blue?"}
 MODEL = "default"
@@ -220,3 +221,27 @@ def test_a_command_prints_json_where_asked(asked: list[tuple[str, str]], argumen
     result = runner.invoke(command_line, [*arguments, "--json"])
 
     assert result.stdout.startswith("{")
+
+
+async def test_an_operator_keeps_a_tenants_prompts_apart_and_lets_them_share_again(
+    api_client: httpx.AsyncClient, other_tenant: TestTenant, worker: SimulatedWorker, app: FastAPI
+) -> None:
+    path = f"/v1/admin/tenants/{other_tenant.id}/prefix_cache"
+    async with client_of(app, other_tenant.headers) as other:
+        before = (await api_client.get(path)).json()
+        shared = await worker.claim((await other.post("/v1/jobs", json={"prompt": "Hello."})).json()["id"])
+        changed = (await api_client.put(path, json={"private": True})).json()
+        apart = await worker.claim((await other.post("/v1/jobs", json={"prompt": "Hello."})).json()["id"])
+
+    assert before == {"object": "prefix_cache", "tenant": other_tenant.id, "private": False}
+    assert changed == before | {"private": True}
+    assert (await api_client.get(path)).json() == changed
+    assert (shared.is_private, apart.is_private) == (False, True)
+
+
+async def test_nobodys_prefix_cache_is_not_found(api_client: httpx.AsyncClient) -> None:
+    path = "/v1/admin/tenants/nobody/prefix_cache"
+
+    assert (await api_client.get(path)).status_code == 404
+    assert (await api_client.put(path, json={"private": True})).status_code == 404
+    assert (await api_client.put(path, json={"private": "yes"})).status_code == 422

@@ -19,7 +19,8 @@ from models.catalogue import Catalogue
 from models.dialect import Database
 from models.lifecycle import Status
 from models.repositories import execution, outbox
-from models.tables import Job, Outbox, WebhookDelivery, WebhookEvent
+from models.tables import Job, Outbox
+from models.webhook_tables import WebhookDelivery, WebhookEvent
 from queues.batches.desk import BatchDesk
 from queues.storage import open_storage
 from tests.contracts.stores import ending, settle, table

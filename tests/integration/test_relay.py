@@ -15,6 +15,7 @@ from core.settings import RelaySettings, Settings
 from models.dialect import Database, open_database
 from models.repositories import fleet
 from models.repositories.submission import NewJob
+from queues.prefixes import trail_of
 from queues.publisher import Publisher, open_publisher
 from queues.relay import BELL, Relay
 from queues.topology import Topology
@@ -360,3 +361,17 @@ async def test_a_group_is_released_whole_although_its_jobs_came_far_apart(
 
     # Six begin like the first job; in arrival order each would be followed by four strangers.
     assert [one.prefix for one in fake.published][:12] == ["p0"] * 6 + ["p1"] * 6
+
+
+async def test_prompts_that_begin_alike_are_released_together_though_nobody_named_them(
+    database: Database, relay: Relay, fake: FakePublisher
+) -> None:
+    await sign_on(database, slots=4)
+    heads = [trail_of([str(n) * 600]) for n in range(5)]
+    await accept(database, *(new_job(trail=heads[n % 5]) for n in range(30)))
+
+    while len(fake.published) < 12:
+        await relay.release()
+        await claim_all(database, fake)
+
+    assert [one.trail for one in fake.published][:12] == [heads[0]] * 6 + [heads[1]] * 6

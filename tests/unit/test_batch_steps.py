@@ -53,7 +53,7 @@ def test_the_last_status_follows_from_what_ended_it(given: BatchRow, expired: in
 
 def test_groups_come_by_the_length_of_what_they_share_and_a_prefix_of_one_is_none() -> None:
     given = [("b", 50), (None, 0), ("a", 90), ("lone", 500), ("b", 50), ("a", 90), ("c", 90), ("c", 90)]
-    lines = [Placed(n, prefix, tokens, 0, 0) for n, (prefix, tokens) in enumerate(given)]
+    lines = [Placed(n, prefix, tokens, None, 0, 0) for n, (prefix, tokens) in enumerate(given)]
 
     assert [line.number for line in in_order(lines, most=8192)] == [2, 5, 6, 7, 0, 4, 1, 3]
     assert [line.number for line in in_order(lines, most=40)] == [0, 4, 2, 5, 6, 7, 1, 3]

@@ -254,6 +254,18 @@ def test_jobs_with_one_system_prompt_are_one_group() -> None:
     assert measured(messages=[USER], cache_key="k").prefix == "k"
 
 
+def test_a_prompt_that_names_no_beginning_is_known_by_how_it_begins() -> None:
+    long = {"role": "user", "content": "The rules of the house are these. " * 20}
+    one, two = measured(messages=[long, USER]), measured(messages=[long, {**USER, "content": "Bye."}])
+
+    assert one.prefix is None
+    assert one.trail == two.trail is not None
+    assert measured(messages=[USER]).trail is None
+    assert measured(prompt=long["content"]).trail is not None
+    assert measured(messages=[long], cache_key="k").trail is None
+    assert measured(messages=[{**long, "role": "system"}, USER]).trail is None
+
+
 def test_a_fingerprint_ignores_the_order_of_keys() -> None:
     assert fingerprint({"a": 1, "b": 2}) == fingerprint({"b": 2, "a": 1})
     assert fingerprint({"a": 1}) != fingerprint({"a": 2})

@@ -21,6 +21,7 @@ def envelope() -> JobEnvelope:
         deadline=1060.0,
         prefix="a1b2",
         prefix_tokens=128,
+        trail="AbC0",
         backlog=3,
     )
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from core.settings import OrderSettings
 from queues.order import Item, Load, Rules, Shares, choose
+from queues.prefixes import Warm, trail_of
 
 RULES = Rules.of(OrderSettings())
 NOW = 1_000_000.0
@@ -96,7 +97,27 @@ def test_a_warm_prefix_goes_before_a_longer_cold_one() -> None:
         item("cold2", prefix="cold", prefix_tokens=900),
         item("warm", prefix="warm", prefix_tokens=100),
     ]
-    assert order_of(waiting, warm=frozenset({"warm"}))[0] == "warm"
+    assert order_of(waiting, warm=Warm(frozenset({"warm"})))[0] == "warm"
+
+
+def test_prompts_without_a_name_stay_together_as_far_as_they_begin_alike() -> None:
+    trails = {name: trail_of([name[0] * 300, name]) for name in ("a1", "a2", "b1", "b2", "zero")}
+    waiting = [
+        item("b1", trail=trails["b1"], arrived=NOW - 6),
+        item("zero", trail=trails["zero"], arrived=NOW - 7),
+        item("a1", trail=trails["a1"], arrived=NOW - 5),
+        item("b2", trail=trails["b2"], arrived=NOW - 4),
+        item("a2", trail=trails["a2"], arrived=NOW - 3),
+    ]
+
+    assert order_of(waiting) == ["b1", "b2", "a1", "a2", "zero"]
+
+
+def test_priority_and_turns_outrank_a_trail() -> None:
+    trail = trail_of(["a" * 600])
+    waiting = [item(f"kin{n}", trail=trail) for n in range(3)] + [item("high", priority=9)]
+
+    assert order_of(waiting)[0] == "high"
 
 
 def test_an_aged_job_goes_before_everything_in_its_class() -> None:

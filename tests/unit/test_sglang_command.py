@@ -30,7 +30,10 @@ def rendered(**fields: Any) -> str:
         ({"host_cache_ratio": 2.0}, "--enable-hierarchical-cache --hicache-ratio 2.0"),
         ({"adapters": {"tone": "/lora/tone"}}, "--lora-paths tone=/lora/tone"),
         ({"reasoning_parser": "deepseek-r1"}, "--reasoning-parser deepseek-r1"),
-        ({"priority_scheduling": True}, "--default-priority-value 5 --schedule-policy fcfs"),
+        (
+            {"priority_scheduling": True},
+            "preemption-threshold 100 --schedule-policy fcfs",
+        ),
         ({"options": {"page_size": 16, "enable_dp_attention": True}}, "--page-size 16 --enable-dp-attention"),
         ({"preset": "high-concurrency"}, "4096 --chunked-prefill-size 512 --stream-interval 16"),
         ({"stream_interval": 4, "preset": "high-concurrency"}, "--stream-interval 4"),

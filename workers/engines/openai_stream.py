@@ -1,7 +1,7 @@
 """One client for OpenAI-compatible HTTP servers, over TCP or a unix socket."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from http import HTTPStatus
@@ -43,10 +43,11 @@ class Patience:
 class _Flight:
     """One request under way, and how to end it from outside."""
 
-    __slots__ = ("_opening", "_response", "aborted")
+    __slots__ = ("_opening", "_response", "aborted", "is_over")
 
     def __init__(self) -> None:
         self.aborted = False
+        self.is_over = False  # the server has ended it itself, or is gone
         self._opening: asyncio.Timeout | None = None
         self._response: aiohttp.ClientResponse | None = None
 
@@ -74,14 +75,23 @@ class OpenAIStream:
 
     `is_doubted`: a stream broke, and no question has been answered since. Who trusts the last byte alone
     hands a job to a server that died a moment ago, and the job loses an attempt by it.
+    `abandoned` hears of each request that was left before its end, after its connection began to close.
     """
 
-    def __init__(self, endpoint: Endpoint, dialect: Dialect, *, patience: Patience | None = None) -> None:
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        dialect: Dialect,
+        *,
+        patience: Patience | None = None,
+        abandoned: Callable[[str], None] = lambda _: None,
+    ) -> None:
         self.progressed_at = monotonic()
         self.is_doubted = False
         self._endpoint = endpoint
         self._dialect = dialect
         self._patience = patience or Patience()
+        self._abandoned = abandoned
         self._session: aiohttp.ClientSession | None = None
         self._flights: dict[str, _Flight] = {}
 
@@ -126,6 +136,16 @@ class OpenAIStream:
             self.is_doubted = False
         return status, body
 
+    async def tell(self, path: str, document: Any, *, within: timedelta = timedelta(seconds=5)) -> int:
+        """A word beside the streams; the status of its answer. Raises as `get` does."""
+        limit = aiohttp.ClientTimeout(total=within.total_seconds())
+        try:
+            async with self._opened().post(path, json=document, timeout=limit) as response:
+                await response.read()
+                return response.status
+        except _BROKEN as error:
+            raise _unavailable(error) from error
+
     def abort(self, request_id: str) -> None:
         flight = self._flights.get(request_id)
         if flight is not None:
@@ -143,15 +163,18 @@ class OpenAIStream:
                 for delta in reader.feed(chunk):
                     yield delta
             last = reader.last()
+            flight.is_over = True
         except (*_BROKEN, EngineUnavailable) as error:
             if not flight.aborted:
-                self.is_doubted = True
+                self.is_doubted = flight.is_over = True
                 raise _translated(error) from error
             last = Delta(finish_reason="abort")
         finally:
             flight.end()
             if self._flights.get(prompt.request_id) is flight:
                 del self._flights[prompt.request_id]
+            if not flight.is_over:
+                self._abandoned(prompt.request_id)
         yield last
 
     async def _post(self, flight: _Flight, prompt: Prompt) -> aiohttp.ClientResponse:
@@ -160,6 +183,7 @@ class OpenAIStream:
             self._opened().post(f"v1/{path}", data=orjson.dumps(body), headers=_JSON | tracing().headers()),
         )
         if response.status != HTTPStatus.OK:
+            flight.is_over = True
             raise failure_of(response.status, await response.read(), prompt=prompt)
         return response
 

@@ -3,7 +3,9 @@
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
+
+DEFAULT_PRIORITY: Final = 15  # of a standard job that asked for none
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,13 +28,16 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """One request to an engine: exactly one of `messages` (the engine applies its template) and `text`."""
+    """One request to an engine: exactly one of `messages` (the engine applies its template) and `text`.
+
+    `priority` goes from 0 to 29, higher first: the job's own within ten of its class.
+    """
 
     request_id: str
     messages: tuple[dict[str, Any], ...] | None = None
     text: str | None = None
     sampling: Sampling = field(default_factory=Sampling)
-    priority: int = 5
+    priority: int = DEFAULT_PRIORITY
     reasoning: bool | None = None
     tools: dict[str, Any] | None = None  # tools, tool_choice and parallel_tool_calls, as far as given
     cache_salt: str | None = None  # prompts of different salts share nothing in the prefix cache

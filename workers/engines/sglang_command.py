@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from models.catalogue import SGLangModel
+from workers.engines.protocol import DEFAULT_PRIORITY
 
 _PACKAGES: Final = Path(__file__).resolve().parent.parent.parent
 _CPU: Final = {
@@ -79,7 +80,9 @@ def _derived(model: SGLangModel) -> dict[str, Any]:
         # Longest-prefix-match ignores priorities; without a default, requests that carry none rank last.
         options |= {
             "enable-priority-scheduling": True,
-            "default-priority-value": 5,
+            "default-priority-value": DEFAULT_PRIORITY,
+            # Nobody is thrown out once it runs: its stream would stop, and its prompt be read again.
+            "priority-scheduling-preemption-threshold": 100,
             "schedule-policy": "fcfs",
         }
     return options

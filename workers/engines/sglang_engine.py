@@ -15,6 +15,7 @@ from models.catalogue import SGLangModel
 from workers.engines.openai_stream import Endpoint, OpenAIStream
 from workers.engines.protocol import Delta, EngineHealth, EngineState, Prompt
 from workers.engines.request_body import Dialect
+from workers.engines.sglang_aborts import Aborts
 from workers.engines.sglang_command import arguments, command, environment
 from workers.engines.supervisor import Launch, Restarts, Supervisor
 
@@ -40,7 +41,8 @@ class SGLangEngine:
             self.endpoint = Endpoint(f"http://127.0.0.1:{port}", key)
             launch = _launch(model, port=port, api_key=key)
             self.supervisor = Supervisor(launch, self._is_ready, restarts=restarts or _PATIENT)
-        self._stream = OpenAIStream(self.endpoint, _dialect(model))
+        self._aborts = Aborts(lambda rid: self._stream.tell("abort_request", {"rid": rid}))
+        self._stream = OpenAIStream(self.endpoint, _dialect(model), abandoned=self._aborts.note)
         self._watcher: asyncio.Task[None] | None = None
         self._attached = EngineState.STARTING
 
@@ -58,7 +60,6 @@ class SGLangEngine:
         return self._stream.stream(prompt)
 
     async def abort(self, request_id: str) -> None:
-        """Closing the connection is what aborts: SGLang frees the slot when its client leaves."""
         self._stream.abort(request_id)
 
     async def health(self) -> EngineHealth:
@@ -75,6 +76,7 @@ class SGLangEngine:
             await asyncio.gather(self._watcher, return_exceptions=True)
         if self.supervisor is not None:
             await self.supervisor.close()
+        await self._aborts.close()
         await self._stream.close()
 
     async def _is_ready(self) -> bool:

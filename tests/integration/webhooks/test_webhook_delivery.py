@@ -11,7 +11,7 @@ from standardwebhooks import Webhook
 from core.settings import Settings
 from models.dialect import Database
 from models.repositories import jobs
-from models.tables import WebhookReceiver as ReceiverRow
+from models.webhook_tables import WebhookReceiver as ReceiverRow
 from tests.contracts.stores import OUTBOX, move_time, rows, table
 from tests.fakes.webhook_receiver import OK, Answer, WebhookReceiver
 from tests.platform_fixtures import SimulatedWorker, TestTenant

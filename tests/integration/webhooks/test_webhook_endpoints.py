@@ -11,7 +11,7 @@ from standardwebhooks import Webhook, WebhookVerificationError
 
 from core.settings import Settings
 from models.dialect import Database
-from models.tables import WebhookSecret
+from models.webhook_tables import WebhookSecret
 from tests.contracts.stores import rows, table
 from tests.fakes.webhook_receiver import Answer, WebhookReceiver
 from tests.platform_fixtures import SimulatedWorker, TestTenant, client_of
@@ -50,7 +50,7 @@ async def test_during_a_rotation_both_secrets_verify_and_afterwards_the_new_one_
     rotated = (await api_client.post(f"/v1/webhook_endpoints/{endpoint['id']}/rotate_secret")).json()
     await worker.run(await submit(api_client))
     await deliverer.run_all()
-    from models.tables import WebhookSecret
+    from models.webhook_tables import WebhookSecret
 
     async with database.begin() as connection:
         over = datetime.now(UTC) - timedelta(seconds=1)
