@@ -60,10 +60,22 @@ class Consumer(CeleryConsumer):  # type: ignore[misc]
             self._flush_events()
 
     def on_connection_error_after_connected(self, exc: BaseException) -> None:
+        self._reset_hub()
         with warnings.catch_warnings():
             # Celery announces that it will cancel running tasks one day; our setting says not to.
             warnings.simplefilter("ignore", CPendingDeprecationWarning)
             super().on_connection_error_after_connected(exc)
+
+    def _reset_hub(self) -> None:
+        """Celery's own reset runs what was to run soon, and ends at the first of it that fails.
+
+        On a dead connection something may: the hub is deaf then, without a poller and its waker. What was to
+        run after it is gone, so that the pool asks again for what it needs (`flush`).
+        """
+        while self.hub is not None:
+            with suppress(*self.connection_errors, *self.channel_errors):
+                self.hub.reset()
+                return
 
     def cancel_active_requests(self) -> None:
         """A cold shutdown gives jobs back; to cancel them would end them for their callers."""

@@ -111,6 +111,8 @@ class AsyncioPool(BasePool):  # type: ignore[misc]
         if not self._closing:
             self._hand.epoch += 1
             self._loop.call(self._forget, self._hand.epoch)
+            # A wake-up may have been lost with the connection, and while one is believed none follows.
+            self._hub.call_soon(self._outbox.run)
 
     # Work.
 

@@ -294,6 +294,38 @@ def test_a_lost_connection_runs_nothing_twice(amqp_bench: Bench) -> None:
     assert bench.depth() == 0
 
 
+def test_what_fails_on_a_dead_connection_does_not_take_the_rest_with_it(amqp_bench: Bench) -> None:
+    bench, receiver = amqp_bench, HoldingReceiver(slots=1)
+    worker = bench.worker(receiver)
+    bench.publish("running")
+    running = receiver.begun.get(timeout=SECONDS)
+    consumer, outbox = worker._controller.consumer, worker._controller.pool._outbox
+
+    def die() -> None:
+        # What is ready runs in no order: one of these comes first, nearly always.
+        for _ in range(100):
+            consumer.hub.call_soon(reset_by_peer)
+        receiver.finish(running)
+        assert outbox.filled.wait(SECONDS)
+        reset_by_peer()
+
+    consumer.call_soon(die)
+    names = [f"later{number}" for number in range(6)]  # more than may be unacknowledged
+    bench.publish(*names)
+
+    finished: list[str] = []
+    while not set(names) <= set(finished):
+        delivery = receiver.begun.get(timeout=SECONDS)
+        finished.append(delivery.task_id)
+        receiver.finish(delivery)
+    worker.stop()
+    assert bench.depth() == 0
+
+
+def reset_by_peer() -> None:
+    raise ConnectionResetError
+
+
 def cut(worker: EmbeddedWorker) -> None:
     """Break the worker's connection as a broken network would."""
     connection = worker._controller.consumer.connection.connection
