@@ -43,6 +43,12 @@ class Item:
     prefix_tokens: int = 0
     batch: str | None = None
     trail: str | None = None
+    # Its rank as long as nothing around it matters: made once, though it is looked at many times.
+    plain: "_Rank" = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        rank = (-self.priority, 1, 0.0, unshared(self), self.arrived, self.key)
+        object.__setattr__(self, "plain", rank)
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,8 +229,10 @@ def _by_tenant(items: Sequence[Item], rules: Rules, load: Load) -> dict[str, dic
     alike = ranks(items, warm=load.warm, most=rules.max_shared_prefix)
     tenants: defaultdict[str, defaultdict[str | None, _Queue]] = defaultdict(lambda: defaultdict(list))
     for item in items:
-        beginning = alike.get(item.key) or unshared(item)
-        tenants[item.tenant][item.batch].append((_rank(item, beginning, rules, load.now), item))
+        beginning = alike.get(item.key)
+        is_plain = beginning is None and item.deadline is None
+        rank = item.plain if is_plain else _rank(item, beginning or unshared(item), rules, load.now)
+        tenants[item.tenant][item.batch].append((rank, item))
     for flows in tenants.values():
         for line in flows.values():
             line.sort(key=lambda entry: entry[0], reverse=True)

@@ -4,30 +4,28 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
-from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_exponential_jitter
-
-from core.errors import EngineUnavailable, EngineUnreachable, PenstockError, StoreUnavailable
+from core.errors import StoreUnavailable
 from core.logs import get_logger
 from core.tracing import tracing
 from models.lifecycle import Status
-from models.repositories import dead_letters
 from models.repositories.execution import Claim, Ending
 from models.service_class import ServiceClass
 from models.views import JobView
 from queues.order import Load, Rules, Shares, choose
+from queues.prefixes import Warm
 from workers.deliveries import Delivery
 from workers.dispatch_policy import DispatchPolicy
+from workers.endings import about, acknowledge, engine_failed, finished, patiently, tell
 from workers.engines.protocol import Engine, EngineState
-from workers.ledger import Ledger, Settled
+from workers.ledger import Ledger
 from workers.meter import DeskMeter
 from workers.quarantine import Isolation, isolation, opening
 from workers.refill import MOST_UNHEARD, PATIENCE, refill
 from workers.runner import Discard, Events, GiveBack, JobRunner, Outcome, Stop
-from workers.window import backlog_of, item_of, warm_by
+from workers.window import Window
 
 logger = get_logger(__name__)
 
@@ -39,7 +37,6 @@ _STORE_RETRY: Final = 0.5  # seconds
 _ENGINE_LOOK: Final = 0.1  # seconds
 _LONGEST_LOOK: Final = 5.0  # seconds
 _MOST_REFUSALS: Final = 6
-_HOLD_RESULTS: Final = 60.0  # seconds; past the lease the fence decides whose result counts
 
 
 def _let_go(_view: JobView, _request: dict[str, Any]) -> None:
@@ -84,10 +81,12 @@ class Desk:
     is_held: bool = False  # somebody paused the model: what runs goes on, nothing new begins
     is_draining: bool = False
     shares: Shares = field(default_factory=Shares)
-    window: dict[str, Delivery] = field(default_factory=dict)
+    window: Window = field(init=False)
     running: dict[str, Run] = field(default_factory=dict)
     counts: Counter[str] = field(default_factory=Counter)
     meter: DeskMeter = field(init=False)
+    _classes: Counter[str] = field(default_factory=Counter)
+    _begun: Counter[tuple[str | None, str | None]] = field(default_factory=Counter)
     _claiming: int = 0
     _unheard: int = 0
     _free_since: float | None = None  # that slots wait for company
@@ -103,7 +102,7 @@ class Desk:
     def take(self, delivery: Delivery) -> None:
         if not self.window:
             self._moves()
-        self.window[delivery.task_id] = delivery
+        self.window.add(delivery)
         if delivery.envelope.service_class == ServiceClass.PREMIUM:
             self._premium_seen = time.monotonic()
         self._wake.set()
@@ -124,14 +123,14 @@ class Desk:
         """
         self._moves()
         self.is_offered = True
-        await self.ledger.offer_again([(d.envelope.id, d.envelope.generation) for d in self.window.values()])
+        await self.ledger.offer_again([(d.envelope.id, d.envelope.generation) for d in self.window])
 
     def _moves(self) -> None:
         self._moved_at, self.is_offered = time.monotonic(), False
 
     def forget(self, task_ids: Collection[str]) -> list[str]:
         """Drops those that were not begun; returns them."""
-        return [task_id for task_id in task_ids if self.window.pop(task_id, None) is not None]
+        return [task_id for task_id in task_ids if self.window.pop(task_id) is not None]
 
     async def serve(self) -> None:
         """Until cancelled: whenever slots are free, claim the next group and run it."""
@@ -150,6 +149,7 @@ class Desk:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     def __post_init__(self) -> None:
+        self.window = Window(self.max_attempts)
         self.meter = DeskMeter(self.model)
 
     def stop(self, run: Run, why: Stop) -> None:
@@ -183,27 +183,24 @@ class Desk:
         may_begin = self._refill(free)
         if may_begin <= 0:
             return []
-        kinds = {task_id: self._isolation(held) for task_id, held in self.window.items()}
         inside = [run.isolation for run in self.running.values()]
-        kind, room = opening(kinds.values(), inside, slots=self.slots)
-        deliveries = [held for task_id, held in self.window.items() if kinds[task_id] is kind]
+        kind, room = opening(self.window.kinds(), inside, slots=self.slots)
         load = Load(
             now=time.time(),
             limit=min(may_begin, room),
             unreserved=max(0, free - self._withheld()),
-            backlog=backlog_of(deliveries),
+            backlog=self.window.backlog(),
             most=self._most(),
-            warm=warm_by(run.delivery for run in self.running.values()),
+            warm=Warm.of(self._begun),
         )
-        items = [item_of(delivery) for delivery in deliveries]
-        chosen, self.shares = choose(items, self.shares, self.rules, load)
-        return [self.window.pop(item.key) for item in chosen]
+        chosen, self.shares = choose(self.window.items(kind), self.shares, self.rules, load)
+        return [held for item in chosen if (held := self.window.pop(item.key)) is not None]
 
     def _refill(self, free: int) -> int:
         """How many may begin in the free slots; where they wait for more, a look at them is due later."""
         now = time.monotonic()
         may_begin = self._group(free, waited=now - (self._free_since or now))
-        if may_begin <= 0 and self._premium_waits():
+        if may_begin <= 0 and self.window.holds(ServiceClass.PREMIUM):
             may_begin = self._group(free, waited=PATIENCE)
         if may_begin > 0:
             self._free_since = None
@@ -219,28 +216,19 @@ class Desk:
             slots=self.slots, busy=busy, waiting=len(self.window), unheard=self._unheard, waited=waited
         )
 
-    def _premium_waits(self) -> bool:
-        return any(held.envelope.service_class == ServiceClass.PREMIUM for held in self.window.values())
-
     def _may_begin(self) -> bool:
         return self._open.is_set() and not self.is_held and not self.is_draining
-
-    def _isolation(self, delivery: Delivery) -> Isolation:
-        envelope = delivery.envelope
-        return isolation(attempts=envelope.attempts, strikes=envelope.strikes, limit=self.max_attempts)
 
     def _withheld(self) -> int:
         """Slots kept for premium: those reserved and not yet in premium's use."""
         if time.monotonic() - self._premium_seen > _PREMIUM_MEMORY:
             return 0
-        premium = sum(run.claim.view.service_class == ServiceClass.PREMIUM for run in self.running.values())
-        return max(0, self.reserved - premium)
+        return max(0, self.reserved - self._classes[ServiceClass.PREMIUM])
 
     def _most(self) -> dict[str, int]:
         if self.policy is None:
             return {}
-        bulk = sum(run.claim.view.service_class == ServiceClass.BULK for run in self.running.values())
-        return self.policy.most(slots=self.slots, bulk=bulk)
+        return self.policy.most(slots=self.slots, bulk=self._classes[ServiceClass.BULK])
 
     async def _begin(self, chosen: Sequence[Delivery]) -> None:
         self._claiming = len(chosen)
@@ -265,7 +253,8 @@ class Desk:
             for delivery in chosen:
                 delivery.requeue()
             return
-        self.window.update((delivery.task_id, delivery) for delivery in chosen)
+        for delivery in chosen:
+            self.window.add(delivery)
         await asyncio.sleep(_STORE_RETRY)
 
     def _start_claimed(self, chosen: Sequence[Delivery], claims: Sequence[Claim]) -> None:
@@ -282,8 +271,8 @@ class Desk:
 
     def _runs_low(self, chosen: Sequence[Delivery]) -> bool:
         """A class that runs dry here gives its share away, however many of it wait elsewhere."""
-        waiting = Counter(delivery.envelope.service_class for delivery in self.window.values())
-        return any(waiting[d.envelope.service_class] <= _LOW_WATER * self.slots for d in chosen)
+        classes = {delivery.envelope.service_class for delivery in chosen}
+        return any(self.window.holds(name) <= _LOW_WATER * self.slots for name in classes)
 
     def _start(self, delivery: Delivery, claim: Claim) -> None:
         job = claim.view
@@ -293,6 +282,7 @@ class Desk:
         )
         run = Run(delivery, claim, asyncio.get_running_loop().create_future(), kind)
         self.running[claim.view.id] = run
+        self._count(run, 1)
         self._unheard += 1
         self._moves()
         delivery.started()
@@ -323,14 +313,23 @@ class Desk:
             await self._record(run, outcome)
         except Exception:
             # The lease runs out and the reaper gives the job back: nothing is lost.
-            logger.exception("run_failed", **_about(run.claim.view))
+            logger.exception("run_failed", **about(run.claim.view))
             run.delivery.dropped("internal error")
         finally:
             if self.running.get(run.claim.view.id) is run:  # not a later attempt, if this one lost its lease
                 del self.running[run.claim.view.id]
+            self._count(run, -1)
             self._hear(run)
             self._moves()
             self._wake.set()
+
+    def _count(self, run: Run, by: int) -> None:
+        """What runs, by class and by how it begins."""
+        self._classes[run.claim.view.service_class] += by
+        begun = (run.delivery.envelope.prefix, run.delivery.envelope.trail)
+        self._begun[begun] += by
+        if not self._begun[begun]:
+            del self._begun[begun]
 
     def _hear(self, run: Run) -> None:
         if not run.is_heard:
@@ -352,29 +351,29 @@ class Desk:
     async def _settle(self, run: Run, ending: Ending) -> None:
         with tracing().span("job.settle") as span:
             span.note(status=ending.status.value)
-            settled = await _patiently(lambda: self.ledger.settle(ending))
+            settled = await patiently(lambda: self.ledger.settle(ending))
         if settled is None:
             self.counts["stale_finish"] += 1
             self.meter.fenced()
-            logger.warning("stale_finish_refused", **_about(run.claim.view))
+            logger.warning("stale_finish_refused", **about(run.claim.view))
             run.delivery.dropped("fenced: another attempt owns the job")
             return
-        view = _finished(run.claim.view, ending, settled)
+        view = finished(run.claim.view, ending, settled)
         self.events.finished(view)
         self.keep(view, run.claim.request)
         if self.policy is not None:
             self.policy.note_ended(view)
         self.meter.ended(view, ending)
-        _tell(view, ending)
+        tell(view, ending)
         self.counts[ending.status.value] += 1
-        _acknowledge(run.delivery, ending)
+        acknowledge(run.delivery, ending)
 
     async def _give_back(self, run: Run, outcome: GiveBack) -> None:
         job = run.claim.view
-        returned = await _patiently(lambda: self.ledger.give_back(job.id, job.attempt, outcome))
+        returned = await patiently(lambda: self.ledger.give_back(job.id, job.attempt, outcome))
         if returned:
             self.meter.given_back(outcome.reason)
-            logger.info("job_given_back", reason=outcome.reason, **_about(job))
+            logger.info("job_given_back", reason=outcome.reason, **about(job))
             self.events.emit(job.id, "status", {"status": Status.QUEUED.value, "reason": outcome.reason})
             run.delivery.dropped(f"given back: {outcome.reason}")
         else:
@@ -383,7 +382,7 @@ class Desk:
 
     def _watch_engine(self, outcome: Outcome) -> None:
         """An engine that just died would burn the attempts of whatever is handed to it next."""
-        if not _engine_failed(outcome):
+        if not engine_failed(outcome):
             self._refusals = 0
         elif self._open.is_set():
             self._refusals = min(_MOST_REFUSALS, self._refusals + 1)
@@ -404,70 +403,3 @@ class Desk:
         except Exception:  # with the task that ends here, nothing would ever begin again
             logger.exception("engine_not_seen", model=self.model)
             return False
-
-
-def _about(job: JobView) -> dict[str, Any]:
-    """What every log event of a job names. Never what was asked, and no message of an error: it may quote."""
-    return {"job": job.id, "tenant": job.tenant_id, "attempt": job.attempt, "model": job.model}
-
-
-def _tell(job: JobView, ending: Ending) -> None:
-    """Good ends are many and all alike: they are told at the level debug."""
-    if ending.status is Status.COMPLETED:
-        logger.debug("job_completed", **_about(job))
-    else:
-        code = (ending.error or {}).get("code")
-        logger.info("job_ended", status=ending.status.value, code=code, **_about(job))
-
-
-def _engine_failed(outcome: Outcome) -> bool:
-    match outcome:
-        case GiveBack():
-            return outcome.reason in {EngineUnavailable.code, EngineUnreachable.code}
-        case Ending():
-            return (outcome.error or {}).get("code") == dead_letters.CODE
-        case Discard():
-            return False
-
-
-async def _patiently(work: Any) -> Any:
-    """A result in hand outlives a short outage of the database."""
-    with suppress(StoreUnavailable):
-        return await work()  # Tenacity costs a twentieth of a worker's CPU, so it comes when it is needed.
-    async for attempt in AsyncRetrying(
-        retry=retry_if_exception_type(StoreUnavailable),
-        wait=wait_exponential_jitter(multiplier=0.1, max=2.0, jitter=0.1),
-        stop=stop_after_delay(_HOLD_RESULTS),
-        reraise=True,
-    ):
-        with attempt:
-            return await work()
-    return None
-
-
-def _acknowledge(delivery: Delivery, ending: Ending) -> None:
-    match ending.status:
-        case Status.COMPLETED:
-            tokens = (ending.usage or {}).get("completion_tokens", 0)
-            delivery.succeeded(f"completed: {tokens} tokens")
-        case Status.CANCELLED:
-            delivery.revoked()
-        case _:
-            # Not the message: an engine's may quote the request, and events are everybody's.
-            delivery.failed(PenstockError(str((ending.error or {}).get("code"))))
-
-
-def _finished(view: JobView, ending: Ending, settled: Settled) -> JobView:
-    version, finished_at = settled
-    return replace(
-        view,
-        status=ending.status,
-        version=version,
-        finished_at=finished_at,
-        expires_at=ending.expires_at,
-        output=ending.output,
-        usage=ending.usage,
-        timings=ending.timings,
-        error=ending.error,
-        degradation=ending.degradation,
-    )

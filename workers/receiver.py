@@ -90,7 +90,7 @@ class Dispatcher:
     def cancel(self, task_id: str) -> None:
         """An operator's revoke: the job is cancelled for its owner, too."""
         for desk in self._desks.values():
-            delivery = desk.window.pop(task_id, None)
+            delivery = desk.window.pop(task_id)
             if delivery is not None:
                 self._cancel_for(delivery)
                 delivery.revoked()
@@ -108,9 +108,8 @@ class Dispatcher:
         with suppress(StoreUnavailable):
             await self._report("draining")
         for desk in self._desks.values():
-            for delivery in list(desk.window.values()):
+            for delivery in desk.window.clear():
                 delivery.requeue()
-            desk.window.clear()
         await asyncio.gather(*(desk.finish_within(grace.total_seconds()) for desk in self._desks.values()))
 
     async def close(self) -> None:

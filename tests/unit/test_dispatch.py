@@ -415,7 +415,7 @@ async def test_what_waits_behind_a_hung_engine_is_offered_to_others_and_kept() -
         assert bench.ledger.offered == [("job_2", 0)]
         assert bench.desk.is_offered
         assert not second.ended.done()
-        assert list(bench.desk.window) == ["job_2"]
+        assert [held.task_id for held in bench.desk.window] == ["job_2"]
 
 
 async def test_a_window_that_moves_is_not_stuck() -> None:
