@@ -266,7 +266,7 @@ class EventReader:
             return
         if message["type"] == "subscribe":
             self._confirmed.add(job_id)
-        elif message["data"] == POKE_DONE:
+        elif message["data"] == POKE_DONE.encode():
             feed.finish()
         if feed.listeners or feed.asks_for_result:
             self.look_again(job_id)

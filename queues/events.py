@@ -5,7 +5,6 @@ from enum import StrEnum
 from typing import Any, Final
 
 import orjson
-from redis.typing import EncodableT, FieldT
 
 START: Final = "0-0"
 _LARGEST: Final = 2**64 - 1
@@ -57,12 +56,13 @@ class EventNames:
         return f"{self.namespace}:idle"
 
 
-POKE_MORE: Final = b"more"
-POKE_DONE: Final = b"done"
+POKE_MORE: Final = "more"
+POKE_DONE: Final = "done"
 
 
-def encode(kind: str, data: dict[str, Any]) -> dict[FieldT, EncodableT]:
-    return {"kind": kind, "data": orjson.dumps(data)}
+def encode(data: dict[str, Any]) -> str:
+    """Raises `TypeError` for what is no text."""
+    return orjson.dumps(data).decode()
 
 
 def decode(entry: tuple[bytes, dict[bytes, bytes]]) -> Event:

@@ -1,8 +1,10 @@
 """The connection to Redis, or to the in-process one of the embedded profile."""
 
 import threading
+from collections.abc import Sequence
 from typing import Final
 
+import orjson
 from fakeredis import FakeAsyncRedis, FakeServer
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
@@ -11,7 +13,7 @@ from redis.exceptions import RedisError
 
 from core.settings import RedisSettings
 
-__all__ = ["REDIS_DOWN", "Redis", "is_in_process", "open_redis"]
+__all__ = ["REDIS_DOWN", "Batch", "Command", "Redis", "is_in_process", "open_redis"]
 
 # What a command raises when Redis is out of reach; `OSError` covers refused and reset connections.
 REDIS_DOWN: Final = (RedisError, OSError, TimeoutError)
@@ -51,3 +53,38 @@ def _shared_server(namespace: str) -> FakeServer:
     """Every part of one process sees the same data, on whatever loop or thread it runs."""
     with _servers_lock:
         return _servers.setdefault(namespace, FakeServer())
+
+
+Command = tuple[str, ...]
+
+_RUN_ALL: Final = """
+local failed
+for _, command in ipairs(cjson.decode(ARGV[1])) do
+  local answer = redis.pcall(unpack(command))
+  if type(answer) == 'table' and answer.err then failed = answer end
+end
+return failed
+"""
+
+
+class Batch:
+    """Many commands whose answers nobody needs, as one: the client's work on each costs more than they do.
+
+    All are tried. Raises what the last of those that failed said.
+    """
+
+    def __init__(self, redis: Redis) -> None:
+        self._redis = redis
+        self._run_all = redis.register_script(_RUN_ALL)
+
+    async def run(self, commands: Sequence[Command]) -> None:
+        if not commands:
+            return
+        if not is_in_process(self._redis):
+            await self._run_all(args=[orjson.dumps(commands)])
+            return
+        # The in-process Redis would start an interpreter for each script.
+        async with self._redis.pipeline(transaction=False) as pipeline:
+            for command in commands:
+                pipeline.execute_command(*command)
+            await pipeline.execute()
