@@ -4,6 +4,7 @@ import os
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from functools import cache
 from typing import Any, Final
 
 import orjson
@@ -84,20 +85,15 @@ def task_id(envelope: Envelope) -> str:
 def encode(envelope: Envelope) -> TaskMessage:
     identity = task_id(envelope)
     task, summary, priority, kwargs = _content(envelope)
+    # Celery writes twice as many: what is missing is None or 0 to whoever looks.
     headers = {
         "lang": "py",
         "task": task,
         "id": identity,
         "root_id": identity,
-        "parent_id": None,
-        "group": None,
-        "eta": None,
-        "expires": None,
-        "retries": 0,
-        "timelimit": [None, None],
         "argsrepr": "()",
         "kwargsrepr": summary,
-        "origin": f"relay{os.getpid()}@{_HOST}",
+        "origin": _origin(os.getpid()),
         "ignore_result": True,
     }
     if isinstance(envelope, JobEnvelope) and envelope.trace is not None:
@@ -110,6 +106,11 @@ def encode(envelope: Envelope) -> TaskMessage:
         "priority": priority,
     }
     return TaskMessage(headers, properties, orjson.dumps([[], kwargs, _EMBED]))
+
+
+@cache
+def _origin(pid: int) -> str:
+    return f"relay{pid}@{socket.gethostname()}"
 
 
 def _content(envelope: Envelope) -> tuple[str, str, int, dict[str, Envelope]]:
@@ -158,6 +159,3 @@ def _summary(envelope: JobEnvelope) -> str:
         f"{{'model': {envelope.model!r}, 'class': {envelope.service_class!r}, 'tenant': {envelope.tenant!r},"
         f" 'priority': {envelope.priority}, 'tokens': {envelope.cost}}}"
     )
-
-
-_HOST: Final = socket.gethostname()

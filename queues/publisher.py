@@ -21,6 +21,7 @@ from core.errors import BrokerUnavailable
 from core.settings import BrokerSettings
 from queues import embedded_broker
 from queues.confirms import Confirms
+from queues.frames import Frames
 from queues.messages import Envelope, TaskMessage, encode
 from queues.topology import Topology
 
@@ -122,15 +123,17 @@ class AmqpPublisher:
             with self._link() as channel:
                 confirms = self._confirms
                 confirms.begin()
+                frames = Frames(
+                    channel=channel.channel_id,
+                    exchange=self._topology.exchange.name,
+                    largest=self._connection.frame_max,
+                )
+                pieces = []
                 for envelope in envelopes:
                     message = encode(envelope)
                     confirms.published(message.headers["id"])
-                    channel.basic_publish(
-                        _amqp_message(message),
-                        exchange=self._topology.exchange.name,
-                        routing_key=self._topology.route(envelope),
-                        mandatory=True,
-                    )
+                    pieces.append(frames.of(message, self._topology.route(envelope)))
+                self._connection.transport.write(b"".join(pieces))
                 self._await_confirms()
         except BrokerUnavailable as error:
             if not confirms.confirmed:
@@ -285,10 +288,6 @@ class KombuPublisher:
 
 def _as_bytes(body: bytes | str) -> bytes:
     return body.encode() if isinstance(body, str) else body
-
-
-def _amqp_message(message: TaskMessage) -> Any:
-    return amqp.Message(message.body, application_headers=message.headers, **message.properties)
 
 
 def _virtual_message(channel: Any, message: TaskMessage) -> Any:

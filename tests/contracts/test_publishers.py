@@ -170,7 +170,7 @@ async def test_a_channel_that_failed_in_any_way_is_replaced(monkeypatch: pytest.
     with broker_settings("rabbitmq") as settings:
         publisher = AmqpPublisher(settings, MODELS)
         await publisher.publish([envelope("1")])
-        monkeypatch.setattr(publisher._channel, "basic_publish", None)
+        monkeypatch.setattr(publisher._connection, "frame_max", None)
 
         with pytest.raises(TypeError):
             await publisher.publish([envelope("2")])
