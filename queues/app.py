@@ -7,7 +7,7 @@ from celery import Celery, signals, states
 from celery.backends.base import DisabledBackend
 
 from core.settings import BrokerSettings, Settings
-from queues import embedded_broker
+from queues import amqp_transport, embedded_broker
 from queues.messages import DELIVER, GENERATE, decode, decode_delivery
 from queues.topology import Topology
 
@@ -59,8 +59,10 @@ def configuration(settings: Settings, models: Sequence[str], *, webhooks: bool =
 
 
 def _connection(broker: BrokerSettings) -> dict[str, Any]:
+    url = broker.url.get_secret_value()
     return {
-        "broker_url": broker.url.get_secret_value(),
+        "broker_url": url,
+        "broker_transport": amqp_transport.NAME if url.startswith("amqp://") else None,
         "broker_connection_timeout": broker.connect_timeout.total_seconds(),
         "broker_heartbeat": max(1, round(broker.heartbeat.total_seconds())),
     }

@@ -2,14 +2,19 @@
 
 import time
 import warnings
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any, Final
 
-from celery.exceptions import CPendingDeprecationWarning
+import orjson
+from celery.exceptions import CPendingDeprecationWarning, InvalidTaskError
 from celery.worker.consumer import Consumer as CeleryConsumer
 from celery.worker.consumer.control import Control as CeleryControl
 from celery.worker.consumer.events import Events
 from celery.worker.consumer.tasks import Tasks as CeleryTasks
+
+from workers.acknowledgements import Acknowledgements
 
 _EVENTS_EVERY: Final = 0.25  # seconds
 _MOST_EVENTS: Final = 256  # in one message
@@ -44,7 +49,33 @@ class Consumer(CeleryConsumer):  # type: ignore[misc]
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self._next_flush = 0.0
+        self._acks = Acknowledgements(self.call_soon)
         self.pool.attach(self)
+
+    def create_task_handler(self, **options: Any) -> Callable[[Any], object]:
+        """Celery's, but for our own tasks: acknowledged in groups, and their bodies read by orjson."""
+        usual: Callable[[Any], object] = super().create_task_handler(**options)
+        return self._handler(usual) if self.hub else usual
+
+    def _handler(self, usual: Callable[[Any], object]) -> Callable[[Any], object]:
+        ours, strategies, callbacks = self.app.decoders, self.strategies, self.on_task_message
+        ack, reject = self._acks.ack, self._acks.reject
+
+        def handle(message: Any) -> object:
+            task = message.headers.get("task")
+            if task not in ours or message.content_type != "application/json":
+                return usual(message)
+            try:
+                message._decoded_cache = orjson.loads(message.body)  # noqa: SLF001 - where kombu keeps its own
+            except ValueError:
+                return usual(message)
+            try:
+                strategies[task](message, None, partial(ack, message), partial(reject, message), callbacks)
+            except InvalidTaskError as error:
+                return self.on_invalid_task(None, message, error)
+            return None
+
+        return handle
 
     def on_send_event_buffered(self) -> None:
         """Events gather for a moment: a job's three cost 320 µs of CPU in a message each, and 30 µs so."""

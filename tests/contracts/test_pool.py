@@ -209,6 +209,8 @@ def test_other_tasks_run_on_threads(bench: Bench) -> None:
 def test_a_message_of_a_newer_schema_goes_to_the_dead_letters(bench: Bench) -> None:
     receiver = HoldingReceiver(slots=1)
     worker = bench.worker(receiver)
+    with Connection(bench.broker.url.get_secret_value()) as connection:
+        bench.topology.dead(connection.channel()).declare()  # as a relay does before the first message
 
     bench.app.send_task(
         "penstock.generate", kwargs={"job": {"schema": 99}}, queue=bench.topology.queue("tiny", "standard")

@@ -1,0 +1,91 @@
+"""Acknowledgements of one burst in one write; on the hub thread.
+
+One by one each is a method of py-amqp and a call of the kernel: 40 µs of a job, and 3 µs so.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from struct import Struct
+from typing import Any, Final
+
+import structlog
+
+log = structlog.get_logger(__name__)
+
+_ACK: Final = Struct(">BHIHHQBB")  # kind, channel, size; class, method, tag, multiple; end
+_METHOD, _SIZE, _BASIC, _BASIC_ACK, _END = 1, 13, 60, 80, 0xCE
+
+
+@dataclass(slots=True)
+class Tags:
+    """The delivery tags of one channel that are settled: all up to `low`, and some beyond it."""
+
+    low: int = 0
+    beyond: set[int] = field(default_factory=set)
+
+    def settle(self, tags: Iterable[int]) -> None:
+        self.beyond.update(tags)
+        while self.low + 1 in self.beyond:
+            self.low += 1
+            self.beyond.discard(self.low)
+
+    def acks(self, tags: Iterable[int]) -> list[tuple[int, bool]]:
+        """How to tell the broker of these, just settled: one tag stands for all that `low` covers."""
+        covered = [tag for tag in tags if tag <= self.low]
+        single = [(tag, False) for tag in tags if tag > self.low]
+        # Not `low` itself: that message may have been rejected, and the broker knows its tag no more.
+        return [(max(covered), len(covered) > 1), *single] if covered else single
+
+
+class Acknowledgements:
+    """`soon` runs a function on the hub thread after what runs there now."""
+
+    def __init__(self, soon: Callable[[Callable[[], None]], object]) -> None:
+        self._soon = soon
+        self._waiting: list[Any] = []
+        # A channel's tags go with it: a new connection has new channels.
+        self._tags: dict[Any, Tags] = {}
+
+    def ack(self, message: Any, _logger: object = None, _errors: object = None) -> None:
+        """In place of `message.ack_log_error`."""
+        if not self._waiting:
+            self._soon(self.write)
+        self._waiting.append(message)
+
+    def reject(self, message: Any, logger: object, errors: object, requeue: bool = False) -> None:  # noqa: FBT001, FBT002
+        """In place of `message.reject_log_error`."""
+        message.reject_log_error(logger, errors, requeue)
+        self._of(message.channel).settle([message.delivery_tag])
+
+    def write(self) -> None:
+        messages, self._waiting = self._waiting, []
+        by_channel: defaultdict[Any, list[Any]] = defaultdict(list)
+        for message in messages:
+            if not message.acknowledged and message.channel.connection is not None:
+                by_channel[message.channel].append(message)
+        for channel, ours in by_channel.items():
+            self._write(channel, ours)
+
+    def _write(self, channel: Any, messages: list[Any]) -> None:
+        tags = [message.delivery_tag for message in messages]
+        known = self._of(channel)
+        known.settle(tags)
+        frames = [
+            _ACK.pack(_METHOD, channel.channel_id, _SIZE, _BASIC, _BASIC_ACK, tag, multiple, _END)
+            for tag, multiple in known.acks(tags)
+        ]
+        try:
+            channel.connection.transport.write(b"".join(frames))
+        except OSError as error:
+            # The broker delivers them again, and whoever gets them finds their jobs done.
+            log.warning("acknowledgements_lost", messages=len(messages), reason=repr(error))
+            return
+        for message in messages:
+            message._state = "ACK"  # noqa: SLF001 - as kombu's own `ack` does
+
+    def _of(self, channel: Any) -> Tags:
+        if channel not in self._tags:
+            self._tags = {known: tags for known, tags in self._tags.items() if known.connection is not None}
+            self._tags[channel] = Tags()
+        return self._tags[channel]
