@@ -1,12 +1,12 @@
 """The few differences between PostgreSQL and SQLite, and the connection to either."""
 
 import asyncio
-import threading
+import itertools
 import zlib
-from collections import defaultdict
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from typing import Any, Final
 
 import asyncpg
@@ -33,11 +33,9 @@ from sqlalchemy.sql.visitors import InternalTraversal
 from sqlalchemy.types import TypeEngine
 
 from core.errors import StoreUnavailable
-from core.logs import get_logger
 from core.settings import DatabaseSettings
 from models.dead_links import drop_dead_connections
-
-logger = get_logger(__name__)
+from models.wakeups import LocalWakeups, PostgresWakeups, Wakeups
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
@@ -48,6 +46,7 @@ _PASSING: Final = frozenset({"08", "40", "53", "57"})
 # COPY costs two round trips more than it saves with few rows.
 _WORTH_A_COPY: Final = 8
 _BELLS: Final = "penstock_bells"
+_POSTGRESQL: Final[Dialect] = postgresql.dialect()  # type: ignore[no-untyped-call]
 
 _ENGINE: Final[dict[str, Any]] = {
     # A refused statement is logged with its error; its parameters are prompts.
@@ -123,7 +122,7 @@ def skip_locked(statement: Select[Any]) -> Select[Any]:
 class Database:
     """One pool of connections. `begin()` for a write transaction, `read()` for a look."""
 
-    def __init__(self, engine: AsyncEngine, wakeups: "Wakeups") -> None:
+    def __init__(self, engine: AsyncEngine, wakeups: Wakeups) -> None:
         self.engine = engine
         self.wakeups = wakeups
         self._reads = engine if self.is_sqlite else engine.execution_options(isolation_level="AUTOCOMMIT")
@@ -152,6 +151,16 @@ class Database:
         """
         async with _translated(), self._reads.connect() as connection:
             yield await connection.execution_options(penstock_read_only=True)
+
+    @asynccontextmanager
+    async def at_once(self) -> AsyncIterator[AsyncConnection]:
+        """For what is one statement on PostgreSQL, where it is a transaction without a BEGIN and a COMMIT."""
+        if self.is_sqlite:
+            async with self.begin() as connection:
+                yield connection
+        else:
+            async with _translated(), self._reads.connect() as connection:
+                yield connection
 
     def insert(self, table: Table) -> "postgresql.Insert | sqlite.Insert":
         """An INSERT that knows ON CONFLICT, in this database's words."""
@@ -258,6 +267,9 @@ async def copy_rows(connection: AsyncConnection, table: Table, rows: Sequence[Ma
     ]
     raw = await connection.get_raw_connection()
     driver: asyncpg.Connection = raw.driver_connection
+    if not driver.is_in_transaction():
+        # SQLAlchemy begins with the first statement that it sees, and does not see this one.
+        await connection.execute(select(1))
     with _as_sqlalchemy_says("COPY"):
         await driver.copy_records_to_table(table.name, records=records, columns=[c.name for c in columns])
 
@@ -268,6 +280,62 @@ async def refresh_statistics(connection: AsyncConnection, *tables: Table) -> Non
     """
     if connection.dialect.name == "postgresql":
         await connection.exec_driver_sql(f"ANALYZE {', '.join(table.name for table in tables)}")
+
+
+async def insert_together(
+    connection: AsyncConnection, groups: Sequence[tuple[Table, Sequence[Mapping[str, Any]]]]
+) -> None:
+    """Rows of several tables: one statement on PostgreSQL, one for each table on SQLite.
+
+    All rows of a table have the same keys. A table comes after those that its foreign keys name.
+    """
+    groups = [(table, rows) for table, rows in groups if rows]
+    if connection.dialect.name == "sqlite":
+        for table, rows in groups:
+            await connection.execute(insert(table), list(rows))
+        return
+    dialect = connection.dialect
+    statement = _insert_together(tuple((table, tuple(rows[0])) for table, rows in groups))
+    given: list[list[Any]] = []
+    for table, rows in groups:
+        for name in rows[0]:
+            encode = table.c[name].type.bind_processor(dialect)
+            given.append([encode(row[name]) if encode else row[name] for row in rows])
+    await connection.exec_driver_sql(statement, tuple(given))
+
+
+@cache
+def _insert_together(groups: tuple[tuple[Table, tuple[str, ...]], ...]) -> str:
+    """WITH and INSERT … SELECT from one array for each column."""
+    place = itertools.count(1)
+    inserts = []
+    for table, names in groups:
+        arrays, values = [], []
+        for name in names:
+            passed, cast = _passed_as(table.c[name].type)
+            arrays.append(f"${next(place)}::{passed}[]")
+            values.append(f'"{name}"::{cast}' if cast else f'"{name}"')
+        columns = ", ".join(f'"{name}"' for name in names)
+        source = f"unnest({', '.join(arrays)}) AS given({columns})"
+        inserts.append(f'INSERT INTO "{table.name}" ({columns}) SELECT {", ".join(values)} FROM {source}')  # noqa: S608 - names of our own tables and columns
+    *first, last = inserts
+    together = ", ".join(f"inserted_{number} AS ({one})" for number, one in enumerate(first))
+    return f"WITH {together} {last}" if together else last
+
+
+def _passed_as(kind: TypeEngine[Any]) -> tuple[str, str]:
+    """The type of an array's items, and what they are cast to."""
+    kind = kind.dialect_impl(_POSTGRESQL)
+    if isinstance(kind, types.TypeDecorator):
+        kind = kind.load_dialect_impl(_POSTGRESQL)
+    match kind:
+        case postgresql.JSONB():
+            return "text", "jsonb"
+        case types.JSON():
+            return "text", "json"
+        case types.String():
+            return "text", ""  # A cast to varchar(64) would cut what the column refuses.
+    return kind.compile(_POSTGRESQL), ""
 
 
 @contextmanager
@@ -329,143 +397,3 @@ class Leadership:
             await self._connection.invalidate()
             await self._connection.close()
             self._connection = None
-
-
-class Wakeups:
-    """A bell between processes: no payload, no promise; the listener also looks once in a while."""
-
-    async def ring(self, bell: str) -> None:
-        raise NotImplementedError
-
-    async def wait(self, bell: str, within: timedelta) -> bool:
-        """True when rung since the last wait; False when none rang `within` that time."""
-        raise NotImplementedError
-
-    async def close(self) -> None:
-        raise NotImplementedError
-
-
-class _Bells:
-    """Events of one process, rung from any thread, waited for on any loop."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._events: defaultdict[str, dict[asyncio.AbstractEventLoop, asyncio.Event]] = defaultdict(dict)
-
-    def event(self, bell: str) -> asyncio.Event:
-        loop = asyncio.get_running_loop()
-        with self._lock:
-            return self._events[bell].setdefault(loop, asyncio.Event())
-
-    def ring(self, bell: str) -> None:
-        with self._lock:
-            listeners = list(self._events[bell].items())
-        for loop, listener in listeners:
-            with suppress(RuntimeError):  # the loop is closed
-                loop.call_soon_threadsafe(listener.set)
-
-
-async def _wait(listener: asyncio.Event, within: timedelta) -> bool:
-    try:
-        async with asyncio.timeout(within.total_seconds()):
-            await listener.wait()
-    except TimeoutError:
-        return False
-    listener.clear()
-    return True
-
-
-class LocalWakeups(Wakeups):
-    """One process, so one table of bells per database file."""
-
-    _tables: Final[dict[str, _Bells]] = {}
-
-    def __init__(self, key: str) -> None:
-        self._bells = self._tables.setdefault(key, _Bells())
-
-    async def ring(self, bell: str) -> None:
-        self._bells.ring(bell)
-
-    async def wait(self, bell: str, within: timedelta) -> bool:
-        return await _wait(self._bells.event(bell), within)
-
-    async def close(self) -> None:
-        return
-
-
-class PostgresWakeups(Wakeups):
-    """LISTEN/NOTIFY on a connection of its own.
-
-    NOTIFY is sent outside the transaction that it announces: inside, it serialises the commits of all
-    notifying transactions (PostgreSQL takes one global lock for them).
-    """
-
-    def __init__(self, dsn: str, namespace: str, connect_timeout: timedelta) -> None:
-        self._dsn = dsn
-        self._prefix = namespace.replace(".", "_").replace("-", "_")
-        self._timeout = connect_timeout.total_seconds()
-        self._bells = _Bells()
-        self._connection: asyncpg.Connection | None = None
-        self._listening: set[str] = set()
-        self._lock = asyncio.Lock()  # asyncpg refuses a second command while one is under way
-
-    async def ring(self, bell: str) -> None:
-        try:
-            async with self._lock:
-                connection = await self._connect()
-                await connection.execute(f'NOTIFY "{self._channel(bell)}"', timeout=self._timeout)
-        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError):
-            # The listener's own timer covers a lost ring.
-            self._drop()
-            logger.debug("wakeup_lost", bell=bell)
-
-    async def wait(self, bell: str, within: timedelta) -> bool:
-        listener = self._bells.event(bell)
-        try:
-            await self._listen(bell)
-        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError):
-            self._drop()
-            logger.debug("wakeup_unavailable", bell=bell)
-        if await _wait(listener, within):
-            return True
-        await self._probe()
-        return False
-
-    async def _probe(self) -> None:
-        """A link may die without a word, and a listener only listens."""
-        async with self._lock:
-            if self._connection is not None and not self._connection.is_closed():
-                try:
-                    await self._connection.execute("SELECT 1", timeout=self._timeout)
-                except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError):
-                    self._drop()
-
-    def _drop(self) -> None:
-        if self._connection is not None:
-            self._connection.terminate()
-            self._connection = None
-
-    async def _connect(self) -> asyncpg.Connection:
-        if self._connection is None or self._connection.is_closed():
-            self._listening.clear()
-            self._connection = await asyncpg.connect(
-                self._dsn, timeout=self._timeout, command_timeout=self._timeout
-            )
-        return self._connection
-
-    async def _listen(self, bell: str) -> None:
-        async with self._lock:
-            connection = await self._connect()
-            if bell not in self._listening:
-                await connection.add_listener(self._channel(bell), lambda *_: self._bells.ring(bell))
-                self._listening.add(bell)
-
-    def _channel(self, bell: str) -> str:
-        return f"{self._prefix}_{bell}"
-
-    async def close(self) -> None:
-        if self._connection is not None and not self._connection.is_closed():
-            try:
-                await self._connection.close(timeout=1)
-            except TimeoutError:  # asyncpg has aborted it by then
-                logger.debug("wakeups_closed_late")

@@ -19,7 +19,7 @@ from core.logs import get_logger
 from core.settings import Settings
 from core.tracing import tracing
 from models.dialect import Database, open_database
-from models.repositories import fleet, holds, outbox
+from models.repositories import fleet, outbox, releasing
 from models.repositories.outbox import WaitingRow
 from models.service_class import ServiceClass
 from queues.allowance import Allowance, Lane, Pace, allow
@@ -34,6 +34,8 @@ logger = get_logger(__name__)
 
 BELL: Final = "release"
 RETRY: Final = timedelta(seconds=1)
+# Every submission and every claim rings. Where windows are full, most of them change nothing.
+_BREATH: Final = 0.01  # seconds
 _LANES_PER_ROUND: Final = 64
 _FRESH: Final = 1.0  # seconds that slots and rates are believed
 _DUTY: Final = 0.05  # part of the time that counting the whole outbox may take
@@ -55,6 +57,7 @@ class Relay:
         self._warm: dict[tuple[str, str], tuple[_Beginning, ...]] = {}
         self._shares: defaultdict[str, Shares] = defaultdict(Shares)
         self._is_unfinished = False  # one round was not enough
+        self._is_full = False  # something waits, and as much is released as may be
         self._gauge = Gauge(redis, settings.broker.namespace)
 
     async def run(self) -> None:
@@ -70,6 +73,7 @@ class Relay:
                 logger.exception("release_failed")
                 await asyncio.sleep(RETRY.total_seconds())
             else:
+                await asyncio.sleep(_BREATH if self._is_full else 0)
                 await self._database.wakeups.wait(BELL, self._settings.poll)
 
     async def release(self) -> int:
@@ -99,16 +103,15 @@ class Relay:
 
     async def _look(self) -> Allowance:
         async with self._database.read() as connection:
-            names = await outbox.waiting_lanes(connection)
-            held = await holds.held(connection) if names else frozenset()
-            released = await outbox.released_counts(connection) if names else {}
+            standing = await releasing.look(connection)
             await self._gauge.measure(connection, self._alive_within)
         await self._gauge.publish()
-        lanes = [
-            lane for lane in (Lane(*outbox.lane_parts(name)) for name in names) if lane.model not in held
-        ]
-        counts = {Lane(*outbox.lane_parts(name)): jobs for name, jobs in released.items()}
-        return allow(self._least_served(lanes), counts, self._windows(lanes))
+        lanes = [Lane(*outbox.lane_parts(name)) for name in standing.lanes]
+        lanes = [lane for lane in lanes if lane.model not in standing.held]
+        counts = {Lane(*outbox.lane_parts(name)): jobs for name, jobs in standing.released.items()}
+        allowed = allow(self._least_served(lanes), counts, self._windows(lanes))
+        self._is_full = bool(lanes) and not allowed.lanes
+        return allowed
 
     def _windows(self, lanes: Sequence[Lane]) -> dict[tuple[str, str], int]:
         groups = {lane.group for lane in lanes}

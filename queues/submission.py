@@ -80,7 +80,8 @@ class Submission:
 
     async def _accept(self, group: Sequence[NewJob]) -> Sequence[Receipt]:
         began = time.perf_counter()
-        async with self._database.begin() as connection:
+        one = submission.is_one_statement(group)
+        async with self._database.at_once() if one else self._database.begin() as connection:
             receipts = await submission.accept(self._database, connection, group)
         metrics.SUBMISSION_SECONDS.observe(time.perf_counter() - began)
         count_accepted(group, receipts)

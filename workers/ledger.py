@@ -36,7 +36,7 @@ class Ledger:
 
     async def claim(self, wanted: Sequence[tuple[str, int]]) -> list[Claim]:
         """See `execution.claim`: what is missing from the answer is not ours to run."""
-        async with self._database.begin() as connection:
+        async with self._database.at_once() as connection:
             return await execution.claim(connection, wanted, worker=self.worker, lease=self._lease)
 
     async def ask_for_more(self) -> None:

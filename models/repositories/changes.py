@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import FromClause, Insert, Table, delete, insert, literal, select
+from sqlalchemy import ColumnElement, FromClause, Insert, Table, delete, insert, literal, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from models.dialect import Now
@@ -39,9 +39,10 @@ async def record(connection: AsyncConnection, job_ids: Sequence[str], reason: st
         await connection.execute(noting(standing, reason))
 
 
-def noting(moved: FromClause, reason: str | None = None) -> Insert:
+def noting(moved: FromClause, reason: str | ColumnElement[Any] | None = None) -> Insert:
     """The statement behind `record`, for one that moved jobs and returns their rows as `moved`."""
     columns = moved.c
+    why = reason if isinstance(reason, ColumnElement) else literal(reason, _changes.c.reason.type)
     change = select(
         columns.id,
         columns.version,
@@ -49,7 +50,7 @@ def noting(moved: FromClause, reason: str | None = None) -> Insert:
         columns.status,
         columns.attempt,
         columns.worker,
-        literal(reason, _changes.c.reason.type),
+        why,
     )
     return insert(_changes).from_select([c.name for c in _changes.c], change)
 

@@ -1,7 +1,7 @@
 """Claims, leases and the end of jobs: the statements that make a job run once for all to see."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -24,10 +24,11 @@ from sqlalchemy import (
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from models.dialect import Database, Now, skip_locked, writes_in_with
-from models.lifecycle import Status, sources
+from models.lifecycle import Status
 from models.membership import Among, PairAmong
 from models.repositories import changes, outbox
-from models.repositories.results import record_results
+from models.repositories.results import follow, record_results
+from models.repositories.settling import from_running, settle_at_once
 from models.tables import Job, Lease, Outbox, Payload, Tenant
 from models.views import JobView, webhook_view
 
@@ -36,6 +37,10 @@ _payloads: Final[Table] = Payload.__table__  # type: ignore[assignment]
 _leases: Final[Table] = Lease.__table__  # type: ignore[assignment]
 _outbox: Final[Table] = Outbox.__table__  # type: ignore[assignment]
 _tenants: Final[Table] = Tenant.__table__  # type: ignore[assignment]
+
+# Rows of results by the status that they end in; (id, attempt) → (version, finished_at).
+_Groups = Mapping[Status, Sequence[dict[str, Any]]]
+_Settled = dict[tuple[str, int], tuple[int, datetime]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,26 +173,40 @@ def _to_claim(row: Any, payload: Any) -> Claim:
     return Claim(view, payload.request, ttl, row.cost, row.strikes, is_private)
 
 
-async def settle(
-    connection: AsyncConnection, endings: Sequence[Ending]
-) -> dict[tuple[str, int], tuple[int, datetime]]:
+async def settle(connection: AsyncConnection, endings: Sequence[Ending]) -> _Settled:
     """Records each ending whose attempt still owns its job: (id, attempt) → (version, finished_at).
 
     An attempt that is missing was fenced off: another one owns the job, and the ending must be discarded.
     """
-    by_status: defaultdict[Status, list[Ending]] = defaultdict(list)
+    by_status: defaultdict[Status, dict[tuple[str, int], Ending]] = defaultdict(dict)
     for ending in endings:
-        by_status[ending.status].append(ending)
-    settled: dict[tuple[str, int], tuple[int, datetime]] = {}
-    won: dict[tuple[str, int], Ending] = {}
+        by_status[ending.status][ending.job_id, ending.attempt] = ending
     # One order of locks for all workers.
-    for status in sorted(by_status):
-        moved = await _move(connection, status, sorted(by_status[status], key=lambda e: e.job_id))
-        won |= {(e.job_id, e.attempt): e for e in by_status[status] if (e.job_id, e.attempt) in moved}
+    groups = {
+        status: [_result_row(ending) for _, ending in sorted(by_status[status].items(), key=lambda e: e[0])]
+        for status in sorted(by_status)
+    }
+    settle_all = _settle_at_once if writes_in_with(connection) else _settle_step_by_step
+    return await settle_all(connection, groups)
+
+
+async def _settle_at_once(connection: AsyncConnection, groups: _Groups) -> _Settled:
+    ended = [row for status, rows in groups.items() for row in await settle_at_once(connection, status, rows)]
+    given = {(row["job_id"], row["attempt"]): row for rows in groups.values() for row in rows}
+    await follow(connection, {job.id: given[job.id, job.attempt] for job in ended}, ended)
+    return {(job.id, job.attempt): (job.version, job.finished_at) for job in ended}
+
+
+async def _settle_step_by_step(connection: AsyncConnection, groups: _Groups) -> _Settled:
+    settled: _Settled = {}
+    won: list[dict[str, Any]] = []
+    for status, rows in groups.items():
+        moved = await _move(connection, status, rows)
+        won += [row for row in rows if (row["job_id"], row["attempt"]) in moved]
         settled |= moved
     if won:
-        await record_results(connection, [_result_row(ending) for ending in won.values()])
-        await _drop_leases(connection, list(won))
+        await record_results(connection, won)
+        await _drop_leases(connection, list(settled))
     return settled
 
 
@@ -195,16 +214,12 @@ async def _drop_leases(connection: AsyncConnection, attempts: Sequence[tuple[str
     await connection.execute(delete(_leases).where(PairAmong(_leases.c.job_id, _leases.c.attempt, attempts)))
 
 
-async def _move(
-    connection: AsyncConnection, status: Status, endings: Sequence[Ending]
-) -> dict[tuple[str, int], tuple[int, datetime]]:
-    # QUEUED is no source here: an attempt ends what runs, and an unclaimed job has no attempt.
-    allowed = [source.value for source in sources(status) if source is not Status.QUEUED]
+async def _move(connection: AsyncConnection, status: Status, rows: Sequence[dict[str, Any]]) -> _Settled:
     moved = await connection.execute(
         update(_jobs)
         .where(
-            PairAmong(_jobs.c.id, _jobs.c.attempt, [(e.job_id, e.attempt) for e in endings]),
-            _jobs.c.status.in_(allowed),
+            PairAmong(_jobs.c.id, _jobs.c.attempt, [(row["job_id"], row["attempt"]) for row in rows]),
+            _jobs.c.status.in_(from_running(status)),
         )
         .values(status=status.value, version=_jobs.c.version + 1, finished_at=Now())
         .returning(_jobs.c.id, _jobs.c.attempt, _jobs.c.version, _jobs.c.finished_at)

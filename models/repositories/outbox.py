@@ -104,19 +104,6 @@ class Wanted:
 _WAITING_COLUMNS: Final = [_outbox.c[name] for name in WaitingRow.__slots__]
 
 
-async def waiting_lanes(connection: AsyncConnection) -> list[str]:
-    """Every lane with something to release: one index probe per lane, however long the lanes are."""
-    waiting = _outbox.c.state == "waiting"
-    first = select(func.min(_outbox.c.lane).label("lane")).where(waiting)
-    lanes = first.cte("lanes", recursive=True)
-    following = (
-        select(func.min(_outbox.c.lane)).where(waiting, _outbox.c.lane > lanes.c.lane).scalar_subquery()
-    )
-    lanes = lanes.union_all(select(following).where(lanes.c.lane.is_not(None)))
-    rows = await connection.execute(select(lanes.c.lane).where(lanes.c.lane.is_not(None)))
-    return [row.lane for row in rows]
-
-
 async def released_counts(connection: AsyncConnection) -> dict[str, int]:
     """Jobs per lane that were released and not yet claimed; the relay keeps them few."""
     rows = await connection.execute(

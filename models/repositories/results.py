@@ -1,10 +1,10 @@
 """The one way a job's end is written down: its result, and in the same transaction whom to tell."""
 
-from collections import defaultdict
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from sqlalchemy import Table, case, func, insert, select
+from sqlalchemy import FromClause, Row, Select, Table, and_, insert, null, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from models.batch_tables import BatchTally
@@ -12,11 +12,38 @@ from models.dialect import insert_rows
 from models.lifecycle import Status
 from models.membership import Among
 from models.repositories import changes, dead_letters, usage, webhook_events
-from models.tables import Job, Result
+from models.tables import Job, Payload, Result
 
 _jobs: Final[Table] = Job.__table__  # type: ignore[assignment]
+_payloads: Final[Table] = Payload.__table__  # type: ignore[assignment]
 _tallies: Final[Table] = BatchTally.__table__  # type: ignore[assignment]
 _results: Final[Table] = Result.__table__  # type: ignore[assignment]
+
+# What is asked of a job that has just ended.
+ENDED: Final = (
+    "id",
+    "attempt",
+    "status",
+    "version",
+    "finished_at",
+    "tenant_id",
+    "key_id",
+    "model",
+    "service_class",
+    "batch_id",
+)
+
+
+def ended(jobs: FromClause) -> Select[Any]:
+    """`ENDED` of each of these jobs, and whether somebody wants to hear of its end."""
+    columns = jobs.c
+    heard = and_(
+        columns.batch_id.is_(None),
+        or_(_payloads.c.webhook.is_not(null()), webhook_events.has_endpoint(columns.tenant_id)),
+    )
+    return select(*(columns[name] for name in ENDED), heard.label("heard")).select_from(
+        jobs.outerjoin(_payloads, _payloads.c.job_id == columns.id)
+    )
 
 
 async def record_results(connection: AsyncConnection, rows: Sequence[dict[str, Any]]) -> None:
@@ -27,20 +54,31 @@ async def record_results(connection: AsyncConnection, rows: Sequence[dict[str, A
         reasons[(row.get("error") or {}).get("code")].append(row["job_id"])
     for reason, job_ids in reasons.items():
         await changes.record(connection, job_ids, reason)
-    await dead_letters.note(connection, reasons[dead_letters.CODE])
     by_job = {row["job_id"]: row for row in rows}
-    await webhook_events.tell(connection, by_job)
-    await _tally(connection, list(by_job))
+    standing = await connection.execute(ended(_jobs).where(Among(_jobs.c.id, list(by_job))))
+    await follow(connection, by_job, standing.all())
+
+
+async def follow(
+    connection: AsyncConnection, results: Mapping[str, Mapping[str, Any]], jobs: Sequence[Row[Any]]
+) -> None:
+    """What the end of these jobs means to others; `results` by job id, `jobs` as `ended` finds them."""
+    dead = [job.id for job in jobs if (results[job.id].get("error") or {}).get("code") == dead_letters.CODE]
+    await dead_letters.note(connection, dead)
+    await webhook_events.tell(connection, {job.id: results[job.id] for job in jobs if job.heard})
+    await _tally(connection, jobs)
     # Last: the sums of a day are rows that many transactions wait for.
-    await usage.account(connection, by_job)
+    await usage.account(connection, results, jobs)
 
 
-async def _tally(connection: AsyncConnection, job_ids: Sequence[str]) -> None:
+async def _tally(connection: AsyncConnection, jobs: Sequence[Row[Any]]) -> None:
     """How many lines of each batch have just ended: one row, so that workers never wait for a counter."""
-    completed = func.count(case((_jobs.c.status == Status.COMPLETED.value, 1)))
-    ended = (
-        select(_jobs.c.batch_id, completed, func.count() - completed)
-        .where(Among(_jobs.c.id, job_ids), _jobs.c.batch_id.is_not(None))
-        .group_by(_jobs.c.batch_id)
-    )
-    await connection.execute(insert(_tallies).from_select(["batch_id", "completed", "failed"], ended))
+    lines = [job for job in jobs if job.batch_id is not None]
+    if not lines:
+        return
+    counts = Counter((job.batch_id, job.status == Status.COMPLETED.value) for job in lines)
+    rows = [
+        {"batch_id": batch_id, "completed": counts[batch_id, True], "failed": counts[batch_id, False]}
+        for batch_id in sorted({job.batch_id for job in lines})
+    ]
+    await connection.execute(insert(_tallies).values(rows))

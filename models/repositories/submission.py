@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from models import dialect
 from models.degradation import Degradation, Terms, terms
-from models.dialect import Database, Now, insert_rows
+from models.dialect import Database, Now, insert_together
 from models.lifecycle import Status
 from models.repositories import crowds
 from models.repositories.outbox import lane
@@ -128,6 +128,14 @@ class Keyed(Protocol):
     def created_at(self) -> datetime: ...
 
 
+def is_one_statement(jobs: Sequence[NewJob]) -> bool:
+    """Whether `accept` asks PostgreSQL no more than once, so that no transaction need be opened for it."""
+    return not any(
+        job.idempotency_key or job.most_of_tenant or job.most_of_key or job.answer or job.tags
+        for job in (*jobs, *(job.companion for job in jobs if job.companion))
+    )
+
+
 async def accept(database: Database, connection: AsyncConnection, jobs: Sequence[NewJob]) -> list[Receipt]:
     """Inserts the jobs of one group, each once per idempotency key. Order is kept."""
     known = await reserve_keys(database, connection, [job for job in jobs if job.idempotency_key])
@@ -196,10 +204,14 @@ async def reserve_keys(
 async def insert_jobs(connection: AsyncConnection, jobs: Sequence[NewJob]) -> None:
     if not jobs:
         return
-    await insert_rows(connection, _table(Job), [_job_row(job) for job in jobs])
-    await insert_rows(connection, _table(Payload), [_payload_row(job) for job in jobs])
-    if waiting := [_outbox_row(job) for job in jobs if job.answer is None]:
-        await insert_rows(connection, _table(Outbox), waiting)
+    await insert_together(
+        connection,
+        [
+            (_table(Job), [_job_row(job) for job in jobs]),
+            (_table(Payload), [_payload_row(job) for job in jobs]),
+            (_table(Outbox), [_outbox_row(job) for job in jobs if job.answer is None]),
+        ],
+    )
     if answered := [_result_row(job, job.answer) for job in jobs if job.answer is not None]:
         await record_results(connection, answered)
     tags = [

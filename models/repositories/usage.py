@@ -6,15 +6,13 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Any, Final
 
-from sqlalchemy import Table, delete, func, select
+from sqlalchemy import Row, Table, delete, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from models.degradation import level_of
 from models.dialect import insert_into
-from models.membership import Among
-from models.tables import Job, Usage
+from models.tables import Usage
 
-_jobs: Final[Table] = Job.__table__  # type: ignore[assignment]
 _usage: Final[Table] = Usage.__table__  # type: ignore[assignment]
 
 _KEY: Final = ("tenant_id", "day", "key_id", "model", "service_class")
@@ -22,30 +20,20 @@ _SUMS: Final = ("jobs", "degraded", "prompt_tokens", "cached_tokens", "completio
 GROUPS: Final = {"day": "day", "key": "key_id", "model": "model", "class": "service_class"}
 
 
-async def account(connection: AsyncConnection, results: Mapping[str, Mapping[str, Any]]) -> None:
-    """Adds the finished jobs to the sums of their day: one look and one statement for all of them.
+async def account(
+    connection: AsyncConnection, results: Mapping[str, Mapping[str, Any]], jobs: Sequence[Row[Any]]
+) -> None:
+    """Adds the finished jobs to the sums of their day: one statement for all of them.
 
-    `results` are rows of the table by job id. A job that used nothing (it expired, or was cancelled while
-    it waited) is not counted.
+    `results` are rows of the table by job id, `jobs` the rows of those jobs. A job that used nothing (it
+    expired, or was cancelled while it waited) is not counted.
     """
-    counted = {job_id: row for job_id, row in results.items() if row.get("usage") or row.get("output")}
-    if not counted:
-        return
-    owners = await connection.execute(
-        select(
-            _jobs.c.id,
-            _jobs.c.tenant_id,
-            _jobs.c.key_id,
-            _jobs.c.model,
-            _jobs.c.service_class,
-            _jobs.c.finished_at,
-        ).where(Among(_jobs.c.id, list(counted)))
-    )
     sums: defaultdict[tuple[Any, ...], list[int]] = defaultdict(lambda: [0] * len(_SUMS))
-    for owner in owners:
-        day = owner.finished_at.date()
-        key = (owner.tenant_id, day, owner.key_id or "", owner.model, owner.service_class)
-        sums[key] = [a + b for a, b in zip(sums[key], _amounts(counted[owner.id]), strict=True)]
+    for job in jobs:
+        result = results[job.id]
+        if result.get("usage") or result.get("output"):
+            key = (job.tenant_id, job.finished_at.date(), job.key_id or "", job.model, job.service_class)
+            sums[key] = [a + b for a, b in zip(sums[key], _amounts(result), strict=True)]
     await _add(connection, sums)
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import Table, delete, exists, insert, null, or_, select, update
+from sqlalchemy import ColumnElement, Table, delete, exists, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from core.ids import new_id
@@ -38,11 +38,16 @@ class Target:
     endpoint_id: str | None = None
 
 
+def has_endpoint(tenant_id: ColumnElement[str]) -> ColumnElement[bool]:
+    """The tenant wants to hear of its jobs."""
+    return exists().where(_endpoints.c.tenant_id == tenant_id, _endpoints.c.disabled_at.is_(None))
+
+
 async def tell(connection: AsyncConnection, results: Mapping[str, Mapping[str, Any]]) -> None:
-    """An event and its deliveries for each of these finished jobs that somebody wants to hear of."""
-    finished = await _interesting(connection, results)
-    if not finished:
+    """An event and its deliveries for each of these finished jobs; somebody wants to hear of each."""
+    if not results:
         return
+    finished = await _finished_jobs(connection, results)
     endpoints = await _endpoints_of(connection, {job.tenant_id for job in finished})
     rows: list[tuple[dict[str, Any], list[dict[str, Any]]]] = []
     for job in finished:
@@ -120,12 +125,9 @@ async def forget(connection: AsyncConnection, *, limit: int) -> int:
     return gone.rowcount
 
 
-async def _interesting(
+async def _finished_jobs(
     connection: AsyncConnection, results: Mapping[str, Mapping[str, Any]]
 ) -> list[FinishedJob]:
-    has_endpoint = exists().where(
-        _endpoints.c.tenant_id == _jobs.c.tenant_id, _endpoints.c.disabled_at.is_(None)
-    )
     rows = await connection.execute(
         select(
             _jobs.c.id,
@@ -138,11 +140,7 @@ async def _interesting(
             _payloads.c.webhook,
         )
         .join(_payloads, _payloads.c.job_id == _jobs.c.id)
-        .where(
-            Among(_jobs.c.id, list(results)),
-            _jobs.c.batch_id.is_(None),
-            or_(_payloads.c.webhook.is_not(null()), has_endpoint),
-        )
+        .where(Among(_jobs.c.id, list(results)))
     )
     return [_finished(row, results[row.id]) for row in rows]
 

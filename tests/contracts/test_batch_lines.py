@@ -8,7 +8,7 @@ from core.ids import new_id
 from models.batch_tables import Batch, BatchTally
 from models.dialect import Database
 from models.lifecycle import Status
-from models.repositories import execution, outbox
+from models.repositories import execution, outbox, releasing
 from tests.contracts.stores import TENANT, accept, cancel, claim, ending, new_job, settle, table
 
 
@@ -47,14 +47,14 @@ async def test_a_line_that_is_given_back_waits_in_its_batch_s_lane(database: Dat
     line = new_job(batch_id=batch_id, batch_line=0)
     await accept(database, line)
     async with database.read() as connection:
-        before = await outbox.waiting_lanes(connection)
+        before = (await releasing.look(connection)).lanes
     await claim(database, (line.id, 0))
 
     async with database.begin() as connection:
         await execution.give_back(database, connection, [(line.id, 1)], excused=True)
 
     async with database.read() as connection:
-        assert await outbox.waiting_lanes(connection) == before
+        assert (await releasing.look(connection)).lanes == before
         [row] = await outbox.candidates(connection, [(before[0], 5)])
     assert outbox.lane_parts(before[0]) == ("tiny", "standard", TENANT, batch_id)
     assert row.batch_id == batch_id

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from core.settings import Settings
 from models.dialect import Database
 from models.lifecycle import Status
-from models.repositories import dead_letters, jobs, outbox, submission
+from models.repositories import dead_letters, jobs, outbox, releasing, submission
 from models.repositories.dead_letters import Letter
 from models.tables import DeadLetter
 from queues.messages import JobEnvelope, encode
@@ -113,7 +113,7 @@ async def test_what_happened_to_a_job_travels_with_its_next_message(database: Da
     await claim(database, (job.id, 1))
     await give_back(database, await read(database, job.id))
     async with database.read() as connection:
-        [lane] = await outbox.waiting_lanes(connection)
+        [lane] = (await releasing.look(connection)).lanes
     async with database.begin() as connection:
         [row] = await outbox.candidates(connection, [(lane, 1)])
 

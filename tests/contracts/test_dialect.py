@@ -11,9 +11,9 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from core.errors import StoreUnavailable
 from core.settings import DatabaseSettings, Settings
-from models.dialect import Database, Leadership, Now, copy_rows, open_database
+from models.dialect import Database, Leadership, Now, copy_rows, insert_together, open_database
 from models.membership import Among, PairAmong
-from models.tables import Outbox, Tenant
+from models.tables import ApiKey, Outbox, Tenant
 from tests.contracts.stores import HOUR, ago, now, table
 
 BELL = "tests"
@@ -75,6 +75,70 @@ async def test_copied_rows_are_the_rows(database: Database) -> None:
         found = (await connection.execute(select(table(Tenant)))).mappings().all()
     wanted = [{**tenant, "disabled_at": None} for tenant in tenants]
     assert sorted(map(dict, found), key=lambda row: row["created_at"], reverse=True) == wanted
+
+
+async def test_rows_that_were_copied_first_go_with_their_transaction(database: Database) -> None:
+    tenants = [{"id": f"t{n}", "name": f"n{n}", "created_at": now()} for n in range(20)]
+
+    with pytest.raises(ZeroDivisionError):  # noqa: PT012 - the transaction is what raises
+        async with database.begin() as connection:
+            await copy_rows(connection, table(Tenant), tenants)
+            raise ZeroDivisionError
+
+    async with database.read() as connection:
+        assert (await connection.execute(select(table(Tenant)))).all() == []
+
+
+async def test_rows_of_several_tables_are_inserted_together(database: Database) -> None:
+    tenant = {"id": "t", "name": "größe", "created_at": ago(hours=1), "disabled_at": None}
+    keys = [key(f"k{n}", scopes=["jobs", "admin"][:n]) for n in range(3)]
+
+    async with database.at_once() as connection:
+        await insert_together(
+            connection, [(table(Tenant), [tenant]), (table(ApiKey), keys), (table(Outbox), [])]
+        )
+
+    async with database.read() as connection:
+        assert [dict(row) for row in (await connection.execute(select(table(Tenant)))).mappings()] == [tenant]
+        found = (await connection.execute(select(table(ApiKey)).order_by(table(ApiKey).c.id))).mappings()
+        assert [dict(row) for row in found] == keys
+
+
+async def test_one_row_that_cannot_be_leaves_none_of_any_table(database: Database) -> None:
+    tenant = {"id": "t", "name": "n", "created_at": now()}
+    orphan = key("k", tenant_id="nobody")
+
+    # SQLite has no transaction of a single statement here: `at_once` opens one.
+    with pytest.raises(IntegrityError):
+        async with database.at_once() as connection:
+            await insert_together(connection, [(table(Tenant), [tenant]), (table(ApiKey), [orphan])])
+
+    async with database.read() as connection:
+        assert (await connection.execute(select(table(Tenant)))).all() == []
+
+
+@SERVICES_ONLY
+async def test_what_is_too_long_is_refused_and_not_cut(database: Database) -> None:
+    tenant = {"id": "t" * 65, "name": "n", "created_at": now()}
+
+    with pytest.raises(DBAPIError):
+        async with database.at_once() as connection:
+            await insert_together(connection, [(table(Tenant), [tenant])])
+
+
+def key(key_id: str, **changes: Any) -> dict[str, Any]:
+    row = {
+        "id": key_id,
+        "tenant_id": "t",
+        "name": "n",
+        "secret_hash": "h",
+        "scopes": ["jobs"],
+        "max_class": "premium",
+        "created_at": ago(hours=2),
+        "expires_at": None,
+        "revoked_at": None,
+    }
+    return row | changes
 
 
 async def test_a_database_out_of_reach_is_unavailable() -> None:

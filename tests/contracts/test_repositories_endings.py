@@ -215,7 +215,7 @@ async def test_the_reaper_passes_over_a_job_that_is_being_settled(database: Data
     job = await running(database, lease=OVER)
 
     async with asyncio.timeout(30), database.begin() as worker:
-        assert await execution._move(worker, Status.COMPLETED, [ending(job)])
+        assert await execution._move(worker, Status.COMPLETED, [execution._result_row(ending(job))])
         async with database.begin() as reaper:
             assert await execution.expired_leases(reaper, limit=10) == []
 

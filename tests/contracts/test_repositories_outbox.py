@@ -5,7 +5,7 @@ from typing import Any
 
 from models.dialect import Database
 from models.repositories import jobs as jobs_of
-from models.repositories import outbox
+from models.repositories import outbox, releasing
 from models.repositories.outbox import WaitingRow, lane
 from models.repositories.submission import NewJob
 from models.waiting import Ahead
@@ -53,7 +53,7 @@ async def test_only_lanes_with_something_to_release_are_listed(database: Databas
     await release(database, await queued(database, tenant_id="gone"))
 
     async with database.read() as connection:
-        names = await outbox.waiting_lanes(connection)
+        names = (await releasing.look(connection)).lanes
 
     assert names == [
         lane("tiny", "premium", "a"),
@@ -65,7 +65,7 @@ async def test_only_lanes_with_something_to_release_are_listed(database: Databas
 
 async def test_an_empty_outbox_has_no_lanes_and_no_candidates(database: Database) -> None:
     async with database.read() as connection:
-        assert await outbox.waiting_lanes(connection) == []
+        assert (await releasing.look(connection)).lanes == []
         assert await outbox.next_scheduled(connection) is None
         assert await outbox.count_up_to(connection, 10) == 0
     assert await candidates(database) == []

@@ -18,7 +18,7 @@ from models.batch_tables import Batch
 from models.catalogue import Catalogue
 from models.dialect import Database
 from models.lifecycle import Status
-from models.repositories import execution, outbox
+from models.repositories import execution, outbox, releasing
 from models.tables import Job, Outbox
 from models.webhook_tables import WebhookDelivery, WebhookEvent
 from queues.batches.desk import BatchDesk
@@ -74,7 +74,7 @@ async def submit(client: AsyncOpenAI, content: bytes, **extra: Any) -> str:
 async def waiting(database: Database) -> list[tuple[str, str]]:
     """Ids of what may be released, in order, and whose batch they are."""
     async with database.read() as connection:
-        lanes = await outbox.waiting_lanes(connection)
+        lanes = (await releasing.look(connection)).lanes
         rows = await outbox.candidates(connection, [(lane, 1000) for lane in lanes])
     return [(row.job_id, row.batch_id or "") for row in rows]
 

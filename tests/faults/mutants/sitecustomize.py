@@ -18,16 +18,16 @@ def without_fence() -> None:
 
     jobs, record = execution._jobs, execution.record_results
 
-    async def move(connection: Any, status: Any, endings: Sequence[Any]) -> dict[Any, Any]:
+    async def move(connection: Any, status: Any, rows: Sequence[dict[str, Any]]) -> dict[Any, Any]:
         settled = {}
-        for ending in endings:
+        for row in rows:
             moved = await connection.execute(
                 update(jobs)
-                .where(jobs.c.id == ending.job_id)
+                .where(jobs.c.id == row["job_id"])
                 .values(status=status.value, version=jobs.c.version + 1, finished_at=Now())
                 .returning(jobs.c.version, jobs.c.finished_at)
             )
-            settled[ending.job_id, ending.attempt] = tuple(moved.one())
+            settled[row["job_id"], row["attempt"]] = tuple(moved.one())
         return settled
 
     async def replace(connection: Any, rows: Sequence[dict[str, Any]]) -> None:
@@ -35,6 +35,8 @@ def without_fence() -> None:
         await connection.execute(results._results.delete().where(results._results.c.job_id.in_(ids)))
         await record(connection, rows)
 
+    # Statement by statement, as on a database that cannot do all in one.
+    execution._settle_at_once = execution._settle_step_by_step  # type: ignore[assignment]
     execution._move = move  # type: ignore[assignment]
     execution.record_results = replace  # type: ignore[attr-defined]
 
