@@ -5,7 +5,7 @@ Attributes name jobs, tenants and models; nothing that a caller wrote is ever on
 """
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from core.errors import ConfigurationMistake
@@ -66,17 +66,17 @@ class Tracing:
     def is_on(self) -> bool:
         return self._tracer is not None
 
-    @contextmanager
     def span(
         self, name: str, kind: str = "internal", *, parent: str | None = None, apart: bool = False
-    ) -> Iterator[Span]:
+    ) -> AbstractContextManager[Span]:
         """`parent` is a `traceparent` from elsewhere; without one, the span under way is the parent.
 
         `apart` begins a trace of its own that is linked to the span under way.
         """
-        if self._tracer is None:
-            yield _OFF
-            return
+        return _OFF if self._tracer is None else self._span(name, kind, parent=parent, apart=apart)
+
+    @contextmanager
+    def _span(self, name: str, kind: str, *, parent: str | None, apart: bool) -> Iterator[Span]:
         from opentelemetry.trace import SpanKind
 
         context, links = _origin(parent, apart=apart)
@@ -129,7 +129,7 @@ def _origin(parent: str | None, *, apart: bool) -> tuple[Any, list[Any]]:
     return None, []
 
 
-_OFF: Final = Span()
+_OFF: Final = nullcontext(Span())
 _process: list[Tracing] = [Tracing()]
 
 

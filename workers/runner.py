@@ -22,7 +22,9 @@ from models.degradation import shown
 from models.lifecycle import Status, attempts_left
 from models.repositories import dead_letters
 from models.repositories.execution import Claim, Ending
+from models.views import JobView
 from workers.engines.protocol import Delta, Engine, Usage
+from workers.patience import Patience
 from workers.prompts import to_prompt
 from workers.salts import Salts
 
@@ -186,22 +188,27 @@ class JobRunner:
         allowance = first_token_within(self._limits.job_stall, cost=claim.cost)
         salt = self._salts.of(job.tenant_id, is_private=claim.is_private)
         prompt = to_prompt(claim, chat=self._chat, salt=salt)
-        async with aclosing(self._engine.generate(prompt)) as deltas:
-            while True:
-                delta = await _next(deltas, within=allowance if answer.deltas == 0 else patience)
-                if delta is None:
-                    break
-                if delta.text or delta.reasoning:
-                    self._events.token(
-                        job.id,
-                        attempt=job.attempt,
-                        index=answer.deltas,
-                        text=delta.text,
-                        reasoning=delta.reasoning,
-                    )
-                answer.add(delta)
+        waiting = Patience(allowance, patience)
+        try:
+            async with aclosing(self._engine.generate(prompt)) as deltas, waiting:
+                async for delta in deltas:
+                    self._take(job, answer, delta)
+                    waiting.heard(begun=answer.deltas > 0)
+        except TimeoutError as error:
+            raise GenerationStalled(f"no token within {waiting.limit:.0f} s") from error
         if answer.finish_reason == "abort":
             raise EngineUnavailable("the engine aborted the request")
+
+    def _take(self, job: JobView, answer: Answer, delta: Delta) -> None:
+        if delta.text or delta.reasoning:
+            self._events.token(
+                job.id,
+                attempt=job.attempt,
+                index=answer.deltas,
+                text=delta.text,
+                reasoning=delta.reasoning,
+            )
+        answer.add(delta)
 
     def stopped(self, claim: Claim, why: Stop, answer: Answer | None = None) -> Outcome:
         """What becomes of a job that was taken from the engine, or never reached it."""
@@ -270,17 +277,6 @@ def _add_call(calls: dict[int, dict[str, Any]], piece: dict[str, Any]) -> None:
     call["id"] = piece.get("id") or call["id"]
     call["function"]["name"] = function.get("name") or call["function"]["name"]
     call["function"]["arguments"] += function.get("arguments") or ""
-
-
-async def _next(deltas: Any, *, within: float) -> Delta | None:
-    try:
-        async with asyncio.timeout(within):
-            delta: Delta = await anext(deltas)
-            return delta
-    except StopAsyncIteration:
-        return None
-    except TimeoutError as error:
-        raise GenerationStalled(f"no token within {within:.0f} s") from error
 
 
 def _usage(usage: Usage | None) -> dict[str, Any] | None:
