@@ -10,6 +10,7 @@ from fastapi import APIRouter, Request, Response
 from api import openapi
 from api.auth import Caller
 from api.dependencies import JobsCaller, Parts, parts_of
+from api.direct_route import DirectRoute
 from api.headers import idempotency_key, is_repeat, preferred_wait
 from api.intake import Intake, prepare, receive
 from api.job_answers import answer_submitted, json_answer, outcome, refuse_late
@@ -25,7 +26,7 @@ from queues.prompts import fingerprint
 from queues.requests.job_request import JobCreate
 from queues.requests.validation import validate
 
-router = APIRouter(tags=["jobs"], default_response_class=Response)
+router = APIRouter(tags=["jobs"], default_response_class=Response, route_class=DirectRoute)
 
 _BULK_KEY: Final = 250  # characters: with #999 it is still a key
 _BREATH: Final = 25  # items that are checked before other requests get their turn
