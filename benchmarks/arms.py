@@ -50,16 +50,21 @@ class Arm:
 class PenstockArm(Arm):
     platform: Platform | None = None
     database: str = ""
+    _runner: asyncio.Runner = field(default_factory=asyncio.Runner)
+    _connection: asyncpg.Connection | None = None
 
     def stored(self) -> int:
-        return asyncio.run(self._count())
+        return self._runner.run(self._count())
+
+    def close(self) -> None:
+        if self._connection is not None:
+            self._runner.run(self._connection.close())
+        self._runner.close()
 
     async def _count(self) -> int:
-        connection = await asyncpg.connect(self.database)
-        try:
-            return int(await connection.fetchval("SELECT count(*) FROM results"))
-        finally:
-            await connection.close()
+        # One connection: PostgreSQL starts a process for each.
+        self._connection = self._connection or await asyncpg.connect(self.database)
+        return int(await self._connection.fetchval("SELECT count(*) FROM results"))
 
 
 @dataclass
@@ -120,7 +125,9 @@ def penstock(
         platform.wait_until_ready()
         pids = [process.pid for process in platform.processes.values()]
         key = platform.key("benchmark")
-        yield PenstockArm(platform.url, key, pids, platform=platform, database=dsn(services))
+        arm = PenstockArm(platform.url, key, pids, platform=platform, database=dsn(services))
+        yield arm
+        arm.close()
 
 
 @contextmanager
@@ -131,7 +138,9 @@ def penstock_api(services: Services, folder: Path) -> Iterator[PenstockArm]:
         _until_answers(f"{platform.url}/health", platform.processes["api"])
         pids = [platform.processes["api"].pid]
         key = platform.key("benchmark")
-        yield PenstockArm(platform.url, key, pids, platform=platform, database=dsn(services))
+        arm = PenstockArm(platform.url, key, pids, platform=platform, database=dsn(services))
+        yield arm
+        arm.close()
 
 
 @contextmanager

@@ -4,10 +4,11 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import aiohttp
 
+Client = TypeVar("Client")
 Call = Callable[[aiohttp.ClientSession, int], Awaitable[Any]]
 
 _PATIENCE: Final = aiohttp.ClientTimeout(total=120)
@@ -33,7 +34,9 @@ def session(url: str, key: str | None, *, connections: int) -> aiohttp.ClientSes
     return aiohttp.ClientSession(url, headers=headers, connector=connector, timeout=_PATIENCE)
 
 
-async def closed_loop(client: aiohttp.ClientSession, call: Call, *, clients: int, requests: int) -> Outcome:
+async def closed_loop(
+    client: Client, call: Callable[[Client, int], Awaitable[Any]], *, clients: int, requests: int
+) -> Outcome:
     """Each client sends its next request when it has the answer to the last."""
     outcome = Outcome()
     numbers = iter(range(requests))
@@ -48,7 +51,9 @@ async def closed_loop(client: aiohttp.ClientSession, call: Call, *, clients: int
     return outcome
 
 
-async def open_loop(client: aiohttp.ClientSession, call: Call, *, rate: float, requests: int) -> Outcome:
+async def open_loop(
+    client: Client, call: Callable[[Client, int], Awaitable[Any]], *, rate: float, requests: int
+) -> Outcome:
     """Requests leave at their times, so a slow server cannot slow down what measures it."""
     outcome = Outcome()
     began = time.perf_counter()
@@ -60,7 +65,9 @@ async def open_loop(client: aiohttp.ClientSession, call: Call, *, rate: float, r
     return outcome
 
 
-async def _timed(client: aiohttp.ClientSession, call: Call, number: int, outcome: Outcome) -> None:
+async def _timed(
+    client: Client, call: Callable[[Client, int], Awaitable[Any]], number: int, outcome: Outcome
+) -> None:
     began = time.perf_counter()
     outcome.answers.append(await call(client, number))
     outcome.latencies.append(time.perf_counter() - began)

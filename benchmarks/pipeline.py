@@ -21,6 +21,8 @@ import asyncpg
 from benchmarks import load, measure
 from benchmarks.arms import Arm, PenstockArm, bare_aio_pika, celery_prefork, penstock, wait_stored
 from benchmarks.measure import CpuMeter, Figure, quantile, ratio
+from benchmarks.posts import posts, submit
+from core.loop import run as run_on_uvloop
 from tests.services import Services, open_services
 
 PENSTOCK, PREFORK, AIO_PIKA = "penstock", "Celery prefork", "bare aio-pika"
@@ -41,12 +43,12 @@ def one_round(arm: Arm, jobs: int) -> dict[str, float]:
     cpu = CpuMeter(arm.pids)
 
     async def run() -> None:
-        async with load.session(arm.url, arm.key, connections=CLIENTS) as client:
-            await load.closed_loop(client, load.submit(max_tokens=TOKENS), clients=CLIENTS, requests=jobs)
+        async with posts(arm.url, arm.key) as client:
+            await load.closed_loop(client, submit(max_tokens=TOKENS), clients=CLIENTS, requests=jobs)
 
     cpu.start()
     began = time.perf_counter()
-    asyncio.run(run())
+    run_on_uvloop(run())
     wait_stored(arm, before + jobs)
     seconds = time.perf_counter() - began
     return {"rate": jobs / seconds, "cpu_us": 1e6 * cpu.seconds() / jobs}
@@ -78,13 +80,13 @@ def latency(arm: PenstockArm, *, most: float, share: float, seconds: float) -> l
     rate = most * share
 
     async def run() -> list[str]:
-        async with load.session(arm.url, arm.key, connections=1000) as client:
-            call = load.submit(max_tokens=TOKENS)
+        async with posts(arm.url, arm.key) as client:
+            call = submit(max_tokens=TOKENS)
             outcome = await load.open_loop(client, call, rate=rate, requests=int(rate * seconds))
             return outcome.answers
 
     before = arm.stored()
-    ids = asyncio.run(run())
+    ids = run_on_uvloop(run())
     wait_stored(arm, before + len(ids))
     overhead = asyncio.run(_overhead(arm.database, ids))
     at = f"at {share:.0%} of the maximum"

@@ -17,6 +17,8 @@ import asyncpg
 from benchmarks import load, measure
 from benchmarks.arms import Arm, dsn, front, penstock_api, rival_environment
 from benchmarks.measure import CpuMeter, Figure, quantile, ratio
+from benchmarks.posts import posts, submit
+from core.loop import run as run_on_uvloop
 from tests.services import Services, open_services
 
 CLIENTS = (1, 64, 256)
@@ -29,13 +31,11 @@ def one_round(arm: Arm, clients: int, requests: int) -> dict[str, float]:
     cpu = CpuMeter(arm.pids)
 
     async def run() -> load.Outcome:
-        async with load.session(arm.url, arm.key, connections=clients) as client:
+        async with posts(arm.url, arm.key) as client:
             cpu.start()
-            return await load.closed_loop(
-                client, load.submit(max_tokens=64), clients=clients, requests=requests
-            )
+            return await load.closed_loop(client, submit(max_tokens=64), clients=clients, requests=requests)
 
-    outcome = asyncio.run(run())
+    outcome = run_on_uvloop(run())
     return {
         "cpu_us": 1e6 * cpu.seconds() / requests,
         "rate": outcome.rate,
