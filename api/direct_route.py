@@ -13,7 +13,7 @@ _TAKES: Final = {"request": Request, "caller": JobsCaller}
 
 
 class DirectRoute(APIRoute):
-    """FastAPI's search for dependencies costs a third of a submission, and here it finds the caller alone.
+    """FastAPI looks for dependencies at every request, and here it would find the caller alone.
 
     An endpoint that takes anything else is served as ever; the documentation is FastAPI's for all.
     """

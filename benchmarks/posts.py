@@ -1,7 +1,7 @@
 """Submissions over loopback at little cost: what the client computes, the service that is measured lacks.
 
-aiohttp takes 250 µs of a core for a request, as much as the services themselves; this takes 60. The same
-client for all, so that ratios of CPU are unharmed, and those of rates come nearer to them.
+aiohttp takes about as much of a core for a request as the services themselves. The same client serves all, so
+that ratios of CPU are unharmed, and those of rates come nearer to them.
 """
 
 import asyncio

@@ -1,7 +1,7 @@
 """kombu's AMQP transport, reading what the socket holds in one go.
 
 py-amqp asks the socket three times for each frame, of which a message has three, and kombu goes once around
-its loop for each message: 90 µs of a job, and 15 µs so.
+its loop for each message.
 """
 
 # kombu says that it is typed and is not.

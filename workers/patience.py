@@ -8,7 +8,7 @@ from typing import Self
 class Patience:
     """`async with Patience(first, later) as patience:` raises `TimeoutError` where it is used up.
 
-    The first piece may take `first` seconds, each further one `later`. A timer for each cost 8 µs a token.
+    The first piece may take `first` seconds, each further one `later`.
     """
 
     def __init__(self, first: float, later: float) -> None:

@@ -27,7 +27,7 @@ from models.dialect import Database, Now, skip_locked, writes_in_with
 from models.lifecycle import Status
 from models.membership import Among, PairAmong
 from models.repositories import changes, outbox
-from models.repositories.results import follow, record_results
+from models.repositories.results import record_results
 from models.repositories.settling import from_running, settle_at_once
 from models.tables import Job, Lease, Outbox, Payload, Tenant
 from models.views import JobView, webhook_view
@@ -191,10 +191,8 @@ async def settle(connection: AsyncConnection, endings: Sequence[Ending]) -> _Set
 
 
 async def _settle_at_once(connection: AsyncConnection, groups: _Groups) -> _Settled:
-    ended = [row for status, rows in groups.items() for row in await settle_at_once(connection, status, rows)]
-    given = {(row["job_id"], row["attempt"]): row for rows in groups.values() for row in rows}
-    await follow(connection, {job.id: given[job.id, job.attempt] for job in ended}, ended)
-    return {(job.id, job.attempt): (job.version, job.finished_at) for job in ended}
+    moved = await settle_at_once(connection, groups)
+    return {(job.id, job.attempt): (job.version, job.finished_at) for job in moved}
 
 
 async def _settle_step_by_step(connection: AsyncConnection, groups: _Groups) -> _Settled:

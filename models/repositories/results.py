@@ -4,7 +4,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from sqlalchemy import FromClause, Row, Select, Table, and_, insert, null, or_, select
+from sqlalchemy import JSON, FromClause, Insert, Row, Select, Table, and_, cast, insert, null, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from models.batch_tables import BatchTally
@@ -32,6 +32,17 @@ ENDED: Final = (
     "service_class",
     "batch_id",
 )
+DOCUMENTS: Final = ("output", "usage", "timings", "error", "degradation")
+
+
+def keeping(moved: FromClause) -> Insert:
+    """Writes the results of a statement that moved jobs: `moved` has their rows, and documents as text.
+
+    Whoever moves jobs so owes them `follow`.
+    """
+    documents = [cast(moved.c[name], JSON) for name in DOCUMENTS]
+    rows = select(moved.c.id, moved.c.attempt, moved.c.expires_at, *documents)
+    return insert(_results).from_select(["job_id", "attempt", "expires_at", *DOCUMENTS], rows)
 
 
 def ended(jobs: FromClause) -> Select[Any]:

@@ -7,7 +7,6 @@ from typing import Any, Final
 import orjson
 from sqlalchemy import (
     CTE,
-    JSON,
     BigInteger,
     DateTime,
     Delete,
@@ -18,11 +17,9 @@ from sqlalchemy import (
     Text,
     any_,
     bindparam,
-    cast,
     column,
     delete,
     func,
-    insert,
     select,
     tuple_,
     update,
@@ -33,19 +30,17 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from models.dialect import Now
 from models.lifecycle import Status, sources
 from models.repositories import changes, results
-from models.tables import Job, Lease, Result
+from models.tables import Job, Lease
 
 _jobs: Final[Table] = Job.__table__  # type: ignore[assignment]
 _leases: Final[Table] = Lease.__table__  # type: ignore[assignment]
-_results: Final[Table] = Result.__table__  # type: ignore[assignment]
 
-_DOCUMENTS: Final = ("output", "usage", "timings", "error", "degradation")
 _GIVEN: Final[dict[str, Any]] = {
     "job_id": Text(),
     "attempt": BigInteger(),
     "reason": Text(),
     "expires_at": DateTime(timezone=True),
-    **{name: Text() for name in _DOCUMENTS},
+    **{name: Text() for name in results.DOCUMENTS},
 }
 _MOVED: Final = (*results.ENDED, "worker")
 
@@ -56,19 +51,29 @@ def from_running(status: Status) -> list[str]:
 
 
 async def settle_at_once(
+    connection: AsyncConnection, groups: Mapping[Status, Sequence[Mapping[str, Any]]]
+) -> Sequence[Row[Any]]:
+    """Moves the jobs, keeps their results, notes the changes, drops the leases, and tells whom it concerns.
+
+    `groups` are rows of results by the status that they end in. `results.ENDED` of each job that moved comes
+    back; one that is missing is another attempt's, and nothing of it was changed.
+    """
+    moved = [job for status, rows in groups.items() for job in await _move(connection, status, rows)]
+    given = {(row["job_id"], row["attempt"]): row for rows in groups.values() for row in rows}
+    await results.follow(connection, {job.id: given[job.id, job.attempt] for job in moved}, moved)
+    return moved
+
+
+async def _move(
     connection: AsyncConnection, status: Status, rows: Sequence[Mapping[str, Any]]
 ) -> Sequence[Row[Any]]:
-    """Moves the jobs, keeps their results, notes the change and drops the leases; see `results.follow`.
-
-    A row whose attempt does not own its job any more changes nothing, and is missing from the answer.
-    """
     given: dict[str, list[Any]] = {
         "job_id": [row["job_id"] for row in rows],
         "attempt": [row["attempt"] for row in rows],
         "reason": [(row["error"] or {}).get("code") for row in rows],
         "expires_at": [row["expires_at"] for row in rows],
     }
-    given |= {name: [_text(row[name]) for row in rows] for name in _DOCUMENTS}
+    given |= {name: [_text(row[name]) for row in rows] for name in results.DOCUMENTS}
     named = {f"given_{name}": values for name, values in given.items()}
     moved: Sequence[Row[Any]] = (await connection.execute(_statement(status), named)).all()
     return moved
@@ -97,7 +102,7 @@ def _statement(status: Status) -> Select[Any]:
         .values(status=status.value, version=_jobs.c.version + 1, finished_at=Now())
         .returning(
             *(_jobs.c[name] for name in _MOVED),
-            *(ended.c[name] for name in ("reason", "expires_at", *_DOCUMENTS)),
+            *(ended.c[name] for name in ("reason", "expires_at", *results.DOCUMENTS)),
         )
         .cte("moved")
     )
@@ -107,11 +112,9 @@ def _statement(status: Status) -> Select[Any]:
 
 def _following(moved: CTE) -> tuple[Insert | Delete, ...]:
     """What an end entails: its place in the timeline, its result, the end of its lease."""
-    documents = [cast(moved.c[name], JSON) for name in _DOCUMENTS]
-    result = select(moved.c.id, moved.c.attempt, moved.c.expires_at, *documents)
     held = tuple_(_leases.c.job_id, _leases.c.attempt)
     return (
         changes.noting(moved, moved.c.reason),
-        insert(_results).from_select(["job_id", "attempt", "expires_at", *_DOCUMENTS], result),
+        results.keeping(moved),
         delete(_leases).where(held.in_(select(moved.c.id, moved.c.attempt))),
     )
