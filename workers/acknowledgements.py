@@ -10,6 +10,7 @@ from struct import Struct
 from typing import Any, Final
 
 import structlog
+from amqp.exceptions import AMQPError
 
 log = structlog.get_logger(__name__)
 
@@ -58,6 +59,11 @@ class Acknowledgements:
         message.reject_log_error(logger, errors, requeue)
         self._of(message.channel).settle([message.delivery_tag])
 
+    def forget(self) -> None:
+        """The connection is lost, and its tags with it; what was to run soon may be, too."""
+        self._waiting.clear()
+        self._tags.clear()
+
     def write(self) -> None:
         messages, self._waiting = self._waiting, []
         by_channel: defaultdict[Any, list[Any]] = defaultdict(list)
@@ -77,7 +83,7 @@ class Acknowledgements:
         ]
         try:
             channel.connection.transport.write(b"".join(frames))
-        except OSError as error:
+        except (OSError, AMQPError, AttributeError) as error:  # the last while the connection goes down
             # The broker delivers them again, and whoever gets them finds their jobs done.
             log.warning("acknowledgements_lost", messages=len(messages), reason=repr(error))
             return

@@ -92,6 +92,7 @@ class Consumer(CeleryConsumer):  # type: ignore[misc]
 
     def on_connection_error_after_connected(self, exc: BaseException) -> None:
         self._reset_hub()
+        self._acks.forget()
         with warnings.catch_warnings():
             # Celery announces that it will cancel running tasks one day; our setting says not to.
             warnings.simplefilter("ignore", CPendingDeprecationWarning)

@@ -124,6 +124,18 @@ def test_a_message_of_a_lost_connection_is_left_to_the_broker(hub: Hub) -> None:
     assert current.written == [ack_frame(1, multiple=False)]
 
 
+def test_after_a_lost_connection_whose_callbacks_went_with_it_acknowledging_goes_on(hub: Hub) -> None:
+    acks, lost, current = Acknowledgements(hub.soon), FakeChannel(), FakeChannel()
+    acks.ack(FakeMessage(lost, 1))
+    hub.ready.clear()
+    acks.forget()
+
+    acks.ack(FakeMessage(current, 1))
+    hub.run()
+
+    assert current.written == [ack_frame(1, multiple=False)]
+
+
 def test_a_write_that_fails_acknowledges_nothing(hub: Hub) -> None:
     acks, channel = Acknowledgements(hub.soon), FakeChannel(is_broken=True)
     message = FakeMessage(channel, 1)
