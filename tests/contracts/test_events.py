@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import ResponseError
 
 from core.errors import EventsUnavailable
 from core.settings import RedisSettings
@@ -19,7 +20,7 @@ from queues.event_reader import EventReader, Subscription
 from queues.event_writer import EventWriter
 from queues.events import Event
 from queues.hot_jobs import HotJobs
-from queues.redis import open_redis
+from queues.redis import Batch, open_redis
 from tests.platform_fixtures import PROFILES
 
 PATIENCE = 10.0
@@ -306,3 +307,17 @@ async def test_a_dead_address_is_no_error_for_the_writer_and_a_clear_one_for_the
     assert writer.dropped == 1
     await reader.close()
     await nobody.aclose(close_connection_pool=True)
+
+
+async def test_one_command_that_fails_keeps_none_of_the_others_from_running(
+    client: Redis, namespace: str
+) -> None:
+    text, other = f"{namespace}:text", f"{namespace}:other"
+
+    with pytest.raises(ResponseError, match="WRONGTYPE"):
+        await Batch(client).run(
+            [("SET", text, "größe"), ("XADD", text, "*", "kind", "token"), ("SET", other, "here")]
+        )
+
+    assert await client.get(text) == "größe".encode()
+    assert await client.get(other) == b"here"
