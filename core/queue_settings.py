@@ -84,7 +84,8 @@ class WorkerSettings(Group):
     )
     max_attempts: PositiveInt = Field(default=3, description="Attempts before a job fails for good.")
     event_flush: Duration = Field(
-        default=timedelta(milliseconds=15), description="How long tokens gather before they go to Redis."
+        default=timedelta(milliseconds=50),
+        description="How long tokens gather before they go to Redis; the first of an answer do not.",
     )
     private_prefixes: bool = Field(
         default=False,

@@ -109,6 +109,29 @@ async def test_consecutive_tokens_arrive_merged_and_in_order(
     assert sum(event.data["count"] for event in events[:-1]) == 50
 
 
+async def test_only_further_tokens_of_a_job_gather(
+    client: Redis, reader: EventReader, redis_settings: RedisSettings, namespace: str
+) -> None:
+    writer = EventWriter(client, namespace=namespace, settings=redis_settings, flush_every=timedelta(hours=1))
+    await writer.start()
+    async with reader.subscribe("job_1") as subscription, reader.subscribe("job_2") as other:
+        writer.token("job_1", attempt=1, index=0, text="a")
+        first = await subscription.next(PATIENCE)
+        writer.token("job_1", attempt=1, index=1, text="b")
+        writer.token("job_2", attempt=1, index=0, text="A")
+        first_of_other = await other.next(PATIENCE)
+        writer.token("job_1", attempt=1, index=2, text="c")
+        writer.finished(view())
+        rest = await following(subscription, "done")
+    await writer.close()
+
+    assert first is not None
+    assert first.data["text"] == "a"
+    assert first_of_other is not None
+    assert first_of_other.data["text"] == "A"
+    assert [event.data.get("text") for event in rest] == ["bc", None]
+
+
 async def test_a_new_attempt_is_not_merged_with_the_old(writer: EventWriter, reader: EventReader) -> None:
     async with reader.subscribe("job_1") as subscription:
         writer.token("job_1", attempt=1, index=0, text="a")
