@@ -1,87 +1,45 @@
-"""A message as AMQP 0-9-1 puts it on the wire, in one piece: method, properties, body.
+"""What py-amqp writes, gathered: the publishes of a window, or the acknowledgements of a burst, in one write.
 
-py-amqp writes the same bytes with more work, one message at a time, and looks at the socket before each.
+`basic_publish` writes one message at a time and looks at the socket before each, `basic_ack` costs a call of
+the kernel each. py-amqp's own writer of frames, given a buffer for a socket, takes 16 µs a message.
 """
 
-from collections.abc import Mapping
-from functools import cache
-from struct import Struct
-from typing import Any, Final
+# py-amqp has no types.
+# mypy: disable-error-code="no-untyped-call"
+
+from types import SimpleNamespace
+
+from amqp import Message, spec
+from amqp.method_framing import frame_writer
+from amqp.serialization import dumps
 
 from queues.messages import TaskMessage
 
-_START: Final = Struct(">BHI")  # kind of frame, channel, size
-_CONTENT: Final = Struct(">HHQH")  # class, weight, size of the body, which properties follow
-_LONG: Final = Struct(">I")
-_NUMBER: Final = Struct(">q")
-_END: Final = b"\xce"
-_METHOD, _HEADER, _BODY = 1, 2, 3
-_BASIC: Final = 60
-_PUBLISH: Final = b"\x00\x3c\x00\x28\x00\x00"  # class 60, method 40, a reserved short
-_MANDATORY: Final = b"\x01"
-# Content type, content encoding, headers, delivery mode, priority, correlation id.
-_PROPERTIES: Final = 0b1111_1100_0000_0000
-_OVERHEAD: Final = 8  # bytes of a frame around its payload
+_METHOD = 1
 
 
 class Frames:
-    """Mandatory publishes to one exchange over one channel; no frame is larger than `largest` bytes."""
+    """Of one channel; none is larger than `largest` bytes, as the connection agreed."""
 
-    def __init__(self, *, channel: int, exchange: str, largest: int) -> None:
+    def __init__(self, channel: int, *, largest: int) -> None:
         self._channel = channel
-        self._exchange = _short(exchange)
-        self._most = largest - _OVERHEAD
+        self._written = bytearray()
+        self._frame = frame_writer(SimpleNamespace(frame_max=largest, bytes_sent=0), self)
 
-    def of(self, message: TaskMessage, routing_key: str) -> bytes:
-        method = b"".join((_PUBLISH, self._exchange, _short(routing_key), _MANDATORY))
-        body = message.body
-        header = _CONTENT.pack(_BASIC, 0, len(body), _PROPERTIES) + _properties(message)
-        pieces = [*self._frame(_METHOD, method), *self._frame(_HEADER, header)]
-        for start in range(0, len(body), self._most):
-            pieces += self._frame(_BODY, body[start : start + self._most])
-        return b"".join(pieces)
+    def publish(self, message: TaskMessage, *, exchange: str, routing_key: str) -> None:
+        """A mandatory one: what no queue takes comes back."""
+        arguments = dumps("Bssbb", (0, exchange, routing_key, True, False))
+        content = Message(message.body, application_headers=message.headers, **message.properties)
+        self._frame(_METHOD, self._channel, spec.Basic.Publish, arguments, content)
 
-    def _frame(self, kind: int, payload: bytes) -> tuple[bytes, bytes, bytes]:
-        return _START.pack(kind, self._channel, len(payload)), payload, _END
+    def ack(self, tag: int, *, multiple: bool) -> None:
+        self._frame(_METHOD, self._channel, spec.Basic.Ack, dumps("Lb", (tag, multiple)), None)
 
+    def write(self, piece: bytes | memoryview) -> None:
+        """What py-amqp calls, which uses the piece's memory again afterwards."""
+        self._written += piece
 
-def _properties(message: TaskMessage) -> bytes:
-    given = message.properties
-    return b"".join(
-        (
-            _short(given["content_type"]),
-            _short(given["content_encoding"]),
-            _table(message.headers),
-            bytes((given["delivery_mode"], given["priority"])),
-            _text(given["correlation_id"]),
-        )
-    )
-
-
-def _table(fields: Mapping[str, Any]) -> bytes:
-    pieces = []
-    for name, value in fields.items():
-        pieces.append(_short(name))
-        match value:
-            case str():
-                encoded = value.encode()
-                pieces += (b"S", _LONG.pack(len(encoded)), encoded)
-            case bool():
-                pieces.append(b"t\x01" if value else b"t\x00")
-            case int():
-                pieces += (b"l", _NUMBER.pack(value))
-            case _:
-                raise TypeError(f"no header may be {value!r}")
-    table = b"".join(pieces)
-    return _LONG.pack(len(table)) + table
-
-
-@cache
-def _short(text: str) -> bytes:
-    """Of names that are few: exchanges, routing keys, headers."""
-    return _text(text)
-
-
-def _text(text: str) -> bytes:
-    encoded = text.encode()
-    return bytes((len(encoded),)) + encoded
+    def take(self) -> bytes:
+        """All that was gathered since the last call."""
+        written, self._written = bytes(self._written), bytearray()
+        return written

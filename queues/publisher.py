@@ -123,17 +123,13 @@ class AmqpPublisher:
             with self._link() as channel:
                 confirms = self._confirms
                 confirms.begin()
-                frames = Frames(
-                    channel=channel.channel_id,
-                    exchange=self._topology.exchange.name,
-                    largest=self._connection.frame_max,
-                )
-                pieces = []
+                frames = Frames(channel.channel_id, largest=self._connection.frame_max)
+                exchange = self._topology.exchange.name
                 for envelope in envelopes:
                     message = encode(envelope)
                     confirms.published(message.headers["id"])
-                    pieces.append(frames.of(message, self._topology.route(envelope)))
-                self._connection.transport.write(b"".join(pieces))
+                    frames.publish(message, exchange=exchange, routing_key=self._topology.route(envelope))
+                self._connection.transport.write(frames.take())
                 self._await_confirms()
         except BrokerUnavailable as error:
             if not confirms.confirmed:

@@ -6,16 +6,14 @@ One by one each is a method of py-amqp and a call of the kernel.
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from struct import Struct
-from typing import Any, Final
+from typing import Any
 
-import structlog
 from amqp.exceptions import AMQPError
 
-log = structlog.get_logger(__name__)
+from core.logs import get_logger
+from queues.frames import Frames
 
-_ACK: Final = Struct(">BHIHHQBB")  # kind, channel, size; class, method, tag, multiple; end
-_METHOD, _SIZE, _BASIC, _BASIC_ACK, _END = 1, 13, 60, 80, 0xCE
+logger = get_logger(__name__)
 
 
 @dataclass(slots=True)
@@ -46,7 +44,7 @@ class Acknowledgements:
         self._soon = soon
         self._waiting: list[Any] = []
         # A channel's tags go with it: a new connection has new channels.
-        self._tags: dict[Any, Tags] = {}
+        self._channels: dict[Any, tuple[Tags, Frames]] = {}
 
     def ack(self, message: Any, _logger: object = None, _errors: object = None) -> None:
         """In place of `message.ack_log_error`."""
@@ -57,12 +55,13 @@ class Acknowledgements:
     def reject(self, message: Any, logger: object, errors: object, requeue: bool = False) -> None:  # noqa: FBT001, FBT002
         """In place of `message.reject_log_error`."""
         message.reject_log_error(logger, errors, requeue)
-        self._of(message.channel).settle([message.delivery_tag])
+        tags, _ = self._of(message.channel)
+        tags.settle([message.delivery_tag])
 
     def forget(self) -> None:
         """The connection is lost, and its tags with it; what was to run soon may be, too."""
         self._waiting.clear()
-        self._tags.clear()
+        self._channels.clear()
 
     def write(self) -> None:
         messages, self._waiting = self._waiting, []
@@ -74,24 +73,24 @@ class Acknowledgements:
             self._write(channel, ours)
 
     def _write(self, channel: Any, messages: list[Any]) -> None:
-        tags = [message.delivery_tag for message in messages]
-        known = self._of(channel)
-        known.settle(tags)
-        frames = [
-            _ACK.pack(_METHOD, channel.channel_id, _SIZE, _BASIC, _BASIC_ACK, tag, multiple, _END)
-            for tag, multiple in known.acks(tags)
-        ]
+        settled = [message.delivery_tag for message in messages]
+        tags, frames = self._of(channel)
+        tags.settle(settled)
+        for tag, multiple in tags.acks(settled):
+            frames.ack(tag, multiple=multiple)
         try:
-            channel.connection.transport.write(b"".join(frames))
+            channel.connection.transport.write(frames.take())
         except (OSError, AMQPError, AttributeError) as error:  # the last while the connection goes down
             # The broker delivers them again, and whoever gets them finds their jobs done.
-            log.warning("acknowledgements_lost", messages=len(messages), reason=repr(error))
+            logger.warning("acknowledgements_lost", messages=len(messages), reason=repr(error))
             return
         for message in messages:
             message._state = "ACK"  # noqa: SLF001 - as kombu's own `ack` does
 
-    def _of(self, channel: Any) -> Tags:
-        if channel not in self._tags:
-            self._tags = {known: tags for known, tags in self._tags.items() if known.connection is not None}
-            self._tags[channel] = Tags()
-        return self._tags[channel]
+    def _of(self, channel: Any) -> tuple[Tags, Frames]:
+        if channel not in self._channels:
+            alive = {known: its for known, its in self._channels.items() if known.connection is not None}
+            self._channels = alive
+            frames = Frames(channel.channel_id, largest=channel.connection.frame_max)
+            self._channels[channel] = (Tags(), frames)
+        return self._channels[channel]

@@ -35,6 +35,7 @@ class FakeChannel:
         self.is_broken = is_broken
         self.connection: Any = self
         self.transport = self
+        self.frame_max = 131_072
 
     def write(self, data: bytes) -> None:
         if self.is_broken:
