@@ -25,10 +25,14 @@ _RETRIES: Final = 3
 
 
 class Storage:
-    """Objects by name. A name appears when all of it was written; a writer that fails leaves nothing."""
+    """Objects by name. A name appears when all of it was written; a writer that fails leaves nothing.
 
-    def __init__(self, store: ObjectStore) -> None:
+    `folder` is where they are on this machine, if they are. None is ever changed there.
+    """
+
+    def __init__(self, store: ObjectStore, *, folder: Path | None = None) -> None:
         self._store = store
+        self._folder = folder
 
     async def write(self, name: str, pieces: AsyncIterator[bytes]) -> None:
         """Raises what `pieces` raises, and `StorageUnavailable`."""
@@ -44,8 +48,12 @@ class Storage:
         return _pieces(name, found)
 
     async def save(self, name: str, path: Path) -> None:
-        """Copies an object into a file of this machine. Raises `NotFound`."""
+        """The object as a file of this machine: a copy, or a link where it is one. Raises `NotFound`."""
         pieces = await self.read(name)
+        if self._folder is not None:
+            # A copy of a large file beside a busy database makes everybody's commits wait for the disk.
+            await asyncio.to_thread(path.symlink_to, self._folder / name)
+            return
         with await asyncio.to_thread(path.open, "wb") as file:
             async for piece in pieces:
                 file.write(piece)
@@ -84,7 +92,8 @@ def open_storage(settings: StorageSettings) -> Storage:
     if address.scheme:
         raise ConfigurationMistake(f"PENSTOCK_STORAGE__URL: {address.scheme}:// is no folder and not s3://.")
     try:
-        return Storage(LocalStore(Path(settings.url).resolve(), mkdir=True))
+        folder = Path(settings.url).resolve()
+        return Storage(LocalStore(folder, mkdir=True), folder=folder)
     except (BaseError, OSError) as error:
         reason = str(error).splitlines()[0]
         raise ConfigurationMistake(f"PENSTOCK_STORAGE__URL: {settings.url} is no folder: {reason}") from error
