@@ -3,6 +3,7 @@
 import asyncio
 import json
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -37,9 +38,22 @@ def temporary(tmp_path: Path) -> Path:
 @pytest.fixture
 def platform(services: Services, tmp_path: Path, temporary: Path) -> Iterator[Platform]:
     """An API, and nobody yet who works on batches or runs jobs."""
-    with running_platform(services, tmp_path, processes=("api",), **STEPS) as running:
+    with running_platform(services, tmp_path, processes=(), **STEPS) as running:
         running.environment["TMPDIR"] = str(temporary)
+        running.start("api")
+        until_it_answers(running.url)
         yield running
+
+
+def until_it_answers(url: str) -> None:
+    """Not ready, for there is no worker: but alive."""
+    while True:
+        try:
+            httpx.get(f"{url}/health", timeout=5)
+        except httpx.TransportError:
+            time.sleep(0.1)  # another process, which only a probe can see
+        else:
+            return
 
 
 def submit(client: httpx.Client) -> str:
