@@ -32,6 +32,7 @@ LONG = {
     "poll": ["--rounds", "3"],
     "backlog": [],
     "batches": [],
+    "batch_prefixes": [],
 }
 
 
