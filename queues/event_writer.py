@@ -39,8 +39,8 @@ class _Tokens:
         follows = attempt == self.attempt and index == self.index + self.count
         return follows and not (reasoning and self.text)
 
-    def add(self, text: str, reasoning: str) -> None:
-        self.count += 1
+    def add(self, text: str, reasoning: str, count: int) -> None:
+        self.count += count
         if text:
             self.text.append(text)
         if reasoning:
@@ -129,8 +129,10 @@ class EventWriter:
         if self._task is not None:
             await self._task
 
-    def token(self, job_id: str, *, attempt: int, index: int, text: str, reasoning: str = "") -> None:
-        """The token number `index` of an attempt, counted from 0. Consecutive ones leave as one event."""
+    def token(
+        self, job_id: str, *, attempt: int, index: int, text: str, reasoning: str = "", count: int = 1
+    ) -> None:
+        """`count` tokens of an attempt, from number `index` on. Consecutive ones leave as one event."""
         entries = self._room(job_id, len(text) + len(reasoning) + _PER_EVENT)
         if entries is None:
             return
@@ -138,7 +140,7 @@ class EventWriter:
         if not isinstance(last, _Tokens) or not last.takes(attempt, index, reasoning):
             last = _Tokens(attempt, index)
             entries.append(last)
-        last.add(text, reasoning)
+        last.add(text, reasoning, count)
 
     def emit(self, job_id: str, kind: str, data: dict[str, Any]) -> None:
         if (entries := self._room(job_id, _PER_EVENT)) is not None:

@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any, Final, Protocol
@@ -18,10 +18,11 @@ from core.errors import (
     PromptTooLong,
 )
 from core.tracing import tracing
-from models.degradation import shown
+from models.degradation import level_of, shown
 from models.lifecycle import Status, attempts_left
 from models.repositories import dead_letters
 from models.repositories.execution import Claim, Ending
+from models.repositories.submission import ReadyAnswer
 from models.views import JobView
 from workers.engines.protocol import Delta, Engine, Usage
 from workers.patience import Patience
@@ -67,7 +68,9 @@ Outcome = Ending | GiveBack | Discard
 class Events(Protocol):
     """Where a job's progress goes; never blocks and never raises."""
 
-    def token(self, job_id: str, *, attempt: int, index: int, text: str, reasoning: str) -> None: ...
+    def token(
+        self, job_id: str, *, attempt: int, index: int, text: str, reasoning: str, count: int
+    ) -> None: ...
 
     def emit(self, job_id: str, kind: str, data: dict[str, Any]) -> None: ...
 
@@ -101,7 +104,7 @@ class Answer:
             if self.first_token is None:
                 self.first_token = time.monotonic()
                 self.heard()
-            self.deltas += 1
+            self.deltas += delta.pieces
         self.text.append(delta.text)
         self.reasoning.append(delta.reasoning)
         self.logprobs.extend(delta.logprobs or ())
@@ -169,6 +172,13 @@ class JobRunner:
             return self._failed(claim, answer, error)
         return self._ending(claim, Status.COMPLETED, answer, output=answer.output())
 
+    def answered(self, claim: Claim, answer: ReadyAnswer) -> Ending:
+        """The ending of a job that needed no engine after all; the label is the claim's."""
+        if level_of(claim.view.degradation):
+            self._events.emit(claim.view.id, "degraded", shown(claim.view.degradation))
+        ending = self._ending(claim, Status.COMPLETED, Answer(), output=answer.output)
+        return replace(ending, usage=answer.usage)
+
     def cancelled(self, claim: Claim) -> Ending:
         return self._ending(claim, Status.CANCELLED, Answer())
 
@@ -207,6 +217,7 @@ class JobRunner:
                 index=answer.deltas,
                 text=delta.text,
                 reasoning=delta.reasoning,
+                count=delta.pieces,
             )
         answer.add(delta)
 

@@ -83,6 +83,26 @@ async def test_events_may_be_cut_anywhere(attach: Attach) -> None:
     assert (last.finish_reason, last.usage) == ("stop", Usage(7, 1, 0))
 
 
+async def test_what_comes_at_once_is_one_piece_and_a_count(attach: Attach) -> None:
+    engine = await attach(streams(2 * THOUGHT + 3 * TOKEN + END + USAGE + DONE))
+
+    thought, text, last = await answer(engine, chat("fast"))
+
+    assert (thought.reasoning, thought.pieces) == ("hmhm", 2)
+    assert (text.text, text.pieces) == (3 * "café ", 3)
+    assert last.finish_reason == "stop"
+
+
+async def test_a_fast_answer_is_read_whole_however_it_comes(attach: Attach) -> None:
+    engine = await attach(streams(*[TOKEN] * 200, END, USAGE, DONE))
+
+    *pieces, last = await answer(engine, chat("fast"))
+
+    assert "".join(piece.text for piece in pieces) == 200 * "café "
+    assert sum(piece.pieces for piece in pieces) == 200
+    assert last.usage == Usage(7, 1)
+
+
 async def test_a_server_without_usage_and_end_mark_still_ends(attach: Attach) -> None:
     engine = await attach(streams(TOKEN, TOKEN, END))
 

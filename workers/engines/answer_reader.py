@@ -1,5 +1,6 @@
 """Server-sent events of an OpenAI-compatible server, turned into deltas."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import orjson
@@ -71,6 +72,28 @@ class AnswerReader:
         if not text and not reasoning and not logprobs and not calls:
             return None
         return Delta(text, reasoning, None, None, _entries(logprobs), calls or None)
+
+
+def joined(deltas: Sequence[Delta]) -> list[Delta]:
+    """Neighbours that are text alone, or thought alone, become one: each costs its way to the reader."""
+    found: list[Delta] = []
+    for delta in deltas:
+        last = found[-1] if found else None
+        if last is not None and _kind(last) and _kind(last) == _kind(delta):
+            text, reasoning = last.text + delta.text, last.reasoning + delta.reasoning
+            found[-1] = Delta(text, reasoning, pieces=last.pieces + delta.pieces)
+        else:
+            found.append(delta)
+    return found
+
+
+def _kind(delta: Delta) -> str | None:
+    """None: more than words."""
+    if delta.logprobs is not None or delta.tool_calls is not None or delta.finish_reason is not None:
+        return None
+    if delta.text and delta.reasoning:
+        return None
+    return "text" if delta.text else "reasoning"
 
 
 def _entries(logprobs: dict[str, Any] | None) -> list[dict[str, Any]] | None:

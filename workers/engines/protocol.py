@@ -57,7 +57,8 @@ class Delta:
     """A piece of the answer. The last one of a stream carries `finish_reason` and `usage`.
 
     An aborted stream ends with `finish_reason="abort"` and no usage: the engine no longer says.
-    `logprobs` is the list of OpenAI's chat token entries, or the engine's own object.
+    `logprobs` is the list of OpenAI's chat token entries, or the engine's own object. `pieces` counts those
+    that the engine sent, where several came at once.
     """
 
     text: str = ""
@@ -66,6 +67,7 @@ class Delta:
     usage: Usage | None = None
     logprobs: Any = None
     tool_calls: Any = None  # pieces of calls, as OpenAI streams them
+    pieces: int = 1
 
 
 class EngineState(StrEnum):
