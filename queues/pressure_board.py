@@ -2,9 +2,9 @@
 
 import asyncio
 import time
-from collections import defaultdict
+from collections import defaultdict, deque
 from contextlib import suppress
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import timedelta
 from typing import Any, Final
 
@@ -20,6 +20,8 @@ logger = get_logger(__name__)
 
 EVERY: Final = 0.5  # seconds
 _KEEP: Final = timedelta(minutes=10)
+_TOGETHER: Final = 0.05  # seconds that count as one moment
+_MOST_TOGETHER: Final = 600
 
 
 def pressure_key(namespace: str) -> str:
@@ -29,6 +31,15 @@ def pressure_key(namespace: str) -> str:
 def counters_key(namespace: str) -> str:
     """A hash of counters that only grow: what was asked for, what started, how late its first token came."""
     return f"{namespace}:counters"
+
+
+@dataclass(slots=True)
+class _Admitted:
+    """Jobs and tokens that were let in within a moment."""
+
+    began: float
+    jobs: int = 0
+    tokens: int = 0
 
 
 class PressureBoard:
@@ -42,7 +53,7 @@ class PressureBoard:
         self._namespace = namespace
         self._stale = stale.total_seconds()
         self._verdicts: dict[str, Verdict] = {}
-        self._ahead: defaultdict[tuple[str, str], list[int]] = defaultdict(lambda: [0, 0])
+        self._admitted: defaultdict[tuple[str, str], deque[_Admitted]] = defaultdict(deque)
         self._counts: defaultdict[str, int] = defaultdict(int)
         self._task: asyncio.Task[None] | None = None
         self._is_closed = False
@@ -66,13 +77,16 @@ class PressureBoard:
 
     def ahead(self, model: str, service_class: str) -> tuple[int, int]:
         """Jobs and tokens that this process let in since the last reading, which knows nothing of them."""
-        jobs, tokens = self._ahead[model, service_class]
-        return jobs, tokens
+        admitted = self._admitted[model, service_class]
+        return sum(one.jobs for one in admitted), sum(one.tokens for one in admitted)
 
     def note_admitted(self, model: str, service_class: str, cost: int) -> None:
-        counts = self._ahead[model, service_class]
-        counts[0] += 1
-        counts[1] += cost
+        admitted, now = self._admitted[model, service_class], time.time()
+        # While no reading comes at all, the last one takes the rest.
+        if not admitted or (now - admitted[-1].began > _TOGETHER and len(admitted) < _MOST_TOGETHER):
+            admitted.append(_Admitted(now))
+        admitted[-1].jobs += 1
+        admitted[-1].tokens += cost
 
     def note_offered(self, model: str, tokens: int) -> None:
         """What premium and standard asked for, whatever they get."""
@@ -108,10 +122,9 @@ class PressureBoard:
 
     def _learn(self, verdicts: dict[str, Verdict]) -> None:
         for model, verdict in verdicts.items():
-            known = self._verdicts.get(model)
-            if known is None or verdict.pressure.at > known.pressure.at:
-                for key in [key for key in self._ahead if key[0] == model]:
-                    del self._ahead[key]
+            for key, admitted in self._admitted.items():
+                while key[0] == model and admitted and admitted[0].began <= verdict.pressure.at:
+                    admitted.popleft()
         self._verdicts = {**self._verdicts, **verdicts}
 
 

@@ -8,9 +8,12 @@ from core.errors import DeadlineUnreachable, QueueFull, QueueTimeout
 from core.overload_settings import InteractiveSettings, OverloadSettings
 from models.degradation import Degradation, Level, Terms
 from models.service_class import ServiceClass
+from queues.policy.forecast import seconds_until
+from queues.policy.pressure import Reading
 from queues.policy.state import Verdict
 
 LONGEST_RETRY: Final = 120.0  # seconds
+_BETWEEN_READINGS: Final = 1.0  # seconds, from the count to the next one that a process knows of
 _STRICT: Final = {ServiceClass.PREMIUM: timedelta(milliseconds=50)}
 _STRICT_OTHERS: Final = timedelta(milliseconds=200)
 
@@ -25,7 +28,7 @@ def interactive_limit(settings: InteractiveSettings, service_class: str) -> time
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """What admission must know of a job. Costs are tokens; `ahead` is what the last reading missed."""
+    """What admission must know of a job. Costs are tokens; `ahead` is what came since the last reading."""
 
     service_class: str
     now: datetime
@@ -37,9 +40,10 @@ class Demand:
 def predicted_wait(verdict: Verdict | None, demand: Demand) -> float | None:
     """Seconds until a job that came now would start. None: unknown."""
     reading = verdict.pressure.classes.get(demand.service_class) if verdict is not None else None
-    if reading is None:
+    if verdict is None or reading is None:
         return None
-    return starts_in(verdict, service_class=demand.service_class, ahead=reading.tokens + demand.ahead)
+    waiting = max(0.0, reading.tokens - _started_since(verdict, reading, demand.now))
+    return starts_in(verdict, service_class=demand.service_class, ahead=round(waiting) + demand.ahead)
 
 
 def starts_in(verdict: Verdict | None, *, service_class: str, ahead: int) -> float | None:
@@ -47,12 +51,17 @@ def starts_in(verdict: Verdict | None, *, service_class: str, ahead: int) -> flo
 
     Whoever tells a caller or decides when a job starts, asks this.
     """
-    reading = verdict.pressure.classes.get(service_class) if verdict is not None else None
-    if reading is None:
+    if verdict is None:
         return None
-    if not reading.rate:
-        return None if ahead else 0.0
-    return ahead / reading.rate
+    return seconds_until(ahead, of=service_class, classes=verdict.pressure.classes)
+
+
+def _started_since(verdict: Verdict, reading: Reading, now: datetime) -> float:
+    """Tokens that left the queue since it was counted. What is stale says nothing of what happened since."""
+    if verdict.pressure.is_stale or not reading.rate:
+        return 0.0
+    age = min(_BETWEEN_READINGS, max(0.0, now.timestamp() - verdict.pressure.at))
+    return reading.rate * age
 
 
 def refuse(verdict: Verdict | None, demand: Demand) -> QueueFull | None:

@@ -12,9 +12,10 @@ JUDGED: Final = (ServiceClass.PREMIUM.value, ServiceClass.STANDARD.value)
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """One class of a model. Costs are tokens, waits seconds, `rate` tokens a second that start.
+    """One class of a model. Costs are tokens, waits seconds, `rate` tokens a second that start of a queue.
 
-    `wait` predicts when a job that is submitted now would start; None where no rate is known.
+    `wait` predicts when a job that is submitted now would start; None where no rate is known. `flow` and
+    `arrivals` are the tokens a second that started and that came lately, whether any waited or not.
     """
 
     jobs: int = 0
@@ -22,6 +23,8 @@ class Reading:
     oldest: float = 0.0
     rate: float | None = None
     wait: float | None = None
+    flow: float | None = None
+    arrivals: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +33,8 @@ class Pressure:
 
     `first_token` is the mean time from submission to the first token, of those that lately had one;
     `offered` the tokens a second that premium and standard asked for, whatever they got; `capacity` what
-    the engines do when every answer is whole. `is_stale`: the numbers are older than they should be.
+    the engines do when every answer is whole. `growing` is by how many seconds the longest predicted wait
+    grew each second, at the least of the last looks. `is_stale`: the numbers are older than they should be.
     """
 
     at: float
@@ -42,6 +46,7 @@ class Pressure:
     capacity: float | None = None
     gpu: float | None = None
     kv: float | None = None
+    growing: float = 0.0
     is_stale: bool = False
 
     @property

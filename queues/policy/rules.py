@@ -72,11 +72,35 @@ class LongWait:
         return pressure.growth / self.limit, reason
 
 
+@dataclass(frozen=True, slots=True)
+class GrowingWait:
+    """More comes than goes, look after look: what comes after the dwell would begin too late.
+
+    A surge of three times the capacity makes the wait two seconds longer each second. Who waits until it is
+    long has a queue of whole answers by then, which takes longer to work off than it took to come.
+    """
+
+    limit: float
+    horizon: float
+    name: str = "growing_wait"
+
+    def strain(self, pressure: Pressure) -> tuple[float, str] | None:
+        if not pressure.growing or pressure.beyond < max(1, pressure.slots):
+            return None
+        wait = pressure.growth + self.horizon * pressure.growing
+        reason = (
+            f"in {self.horizon:g} s the predicted wait grows to {wait:.1f} s; the limit is {self.limit:g} s"
+        )
+        return wait / self.limit, reason
+
+
 def rules(settings: OverloadSettings) -> tuple[Rule, ...]:
+    wait = settings.predicted_wait.total_seconds()
     return (
         Waiting(settings.waiting),
         SlowStart(settings.first_token.total_seconds()),
-        LongWait(settings.predicted_wait.total_seconds()),
+        LongWait(wait),
+        GrowingWait(wait, horizon=settings.dwell.total_seconds()),
     )
 
 

@@ -10,7 +10,7 @@ from core.errors import DeadlineUnreachable, QueueFull, QueueTimeout
 from core.overload_settings import InteractiveSettings, OverloadSettings
 from models.degradation import ALL, NONE, Level, Terms, terms
 from models.waiting import Waiting
-from queues.policy.admission import Demand, interactive_limit, refuse, truncate
+from queues.policy.admission import Demand, interactive_limit, predicted_wait, refuse, truncate
 from queues.policy.meter import Look, Meter, measure
 from queues.policy.pressure import Pressure, Reading
 from queues.policy.rules import advance
@@ -54,6 +54,46 @@ def test_the_level_follows_how_long_what_comes_now_would_wait(wait: float, level
 
     assert state.level == level
     assert state.rule == ("predicted_wait" if level else "none")
+
+
+@pytest.mark.parametrize(
+    ("growing", "waiting", "level"),
+    [
+        (0.0, 9, Level.FULL),
+        (0.05, 9, Level.FULL),
+        (0.3, 9, Level.TRUNCATE),
+        (0.9, 9, Level.SIMILAR),
+        (2.0, 7, Level.FULL),
+    ],
+)
+def test_a_wait_that_grows_raises_the_level_before_it_is_long(
+    growing: float, waiting: int, level: Level
+) -> None:
+    [state] = play([waiting], growing=growing)
+
+    assert state.level is level
+    assert state.rule == ("growing_wait" if level else "none")
+
+
+@pytest.mark.parametrize(
+    ("waits", "growing"),
+    [([0, 30, 60, 90], 6.0), ([0, 90, 90, 90], 0.0), ([0, 90, 60, 30], 0.0), ([0, 30, 40, 90], 2.0)],
+    ids=["steadily", "at once", "and was worked off", "as slowly as at the least look"],
+)
+def test_a_queue_grows_when_it_grew_at_each_of_the_last_looks(waits: list[int], growing: float) -> None:
+    meter = Meter()
+    for tick, jobs in enumerate(waits):
+        look = Look(
+            at=tick * TICK,
+            slots=8,
+            running=8,
+            waiting={"standard": Waiting(jobs, 100 * jobs, 1.0)},
+            counters={"started/standard": 500 * tick},
+            is_whole=True,
+        )
+        meter, pressure = measure(meter, look)
+
+    assert pressure.growing == pytest.approx(growing, rel=0.01)
 
 
 def test_a_predicted_wait_of_fewer_than_there_are_slots_is_no_overload() -> None:
@@ -200,6 +240,37 @@ def test_the_strict_preset_allows_milliseconds() -> None:
     assert interactive_limit(strict, "premium") == timedelta(milliseconds=50)
     assert interactive_limit(strict, "standard") == timedelta(milliseconds=200)
     assert interactive_limit(InteractiveSettings(), "premium") == timedelta(seconds=10)
+
+
+@pytest.mark.parametrize(
+    ("age", "wait"), [(0.0, 40.0), (0.5, 39.5), (60.0, 39.0)], ids=["new", "of the last look", "long ago"]
+)
+def test_what_started_since_the_reading_is_ahead_no_longer(age: float, wait: float) -> None:
+    found = verdict_of(40.0)
+    read = replace(found, pressure=replace(found.pressure, at=NOW.timestamp() - age))
+
+    assert predicted_wait(read, Demand("standard", NOW)) == pytest.approx(wait)
+
+
+def test_what_comes_and_what_starts_is_known_of_each_class() -> None:
+    meter = Meter()
+    for tick in range(200):
+        look = Look(
+            at=tick * TICK,
+            slots=8,
+            running=8,
+            waiting={"standard": Waiting(40, 4000 + 100 * tick, 3.0), "premium": Waiting(0, 0, 0.0)},
+            counters={"started/standard": 500 * tick, "started/premium": 50 * tick},
+            is_whole=True,
+        )
+        meter, pressure = measure(meter, look)
+
+    standard, premium = pressure.classes["standard"], pressure.classes["premium"]
+    assert (standard.flow, standard.arrivals) == (
+        pytest.approx(1000, rel=0.01),
+        pytest.approx(1200, rel=0.01),
+    )
+    assert (premium.flow, premium.arrivals) == (pytest.approx(100, rel=0.01), pytest.approx(100, rel=0.01))
 
 
 def test_the_wait_is_the_tokens_ahead_at_the_rate_at_which_they_start() -> None:
