@@ -31,13 +31,13 @@ from queues.limits.rates import RateLimits
 from queues.observer import Observer
 from queues.pressure_board import PressureBoard
 from queues.prompts import PromptMeter
-from queues.similar.answerers import ExactAnswerer, SimilarAnswerer
+from queues.ready_answers import answerers
 from queues.similar.embedder import Embedder, open_embedder
 from queues.similar.index import AnswerIndex
 from queues.storage import open_storage
 from queues.submission import Submission
 from queues.targets import Targets
-from queues.template_book import TemplateAnswerer, TemplateBook
+from queues.template_book import TemplateBook
 from queues.templates import find_templates
 from queues.webhooks import Webhooks
 
@@ -83,7 +83,7 @@ def assemble(
     board = PressureBoard(redis, namespace=namespace, stale=settings.overload.stale)
     templates = _templates(settings, database)
     embedder = open_embedder(settings.answers.embedder)
-    who = answerers(settings, answers, templates, catalogue, embedder)
+    who = answerers(settings, answers, templates, revisions=catalogue.revisions, embedder=embedder)
     notices = EventWriter(
         redis, namespace=namespace, settings=settings.redis, flush_every=settings.worker.event_flush
     )
@@ -133,7 +133,13 @@ def assemble(
 def with_catalogue(parts: Parts, catalogue: Catalogue) -> Parts:
     """The same parts for another catalogue; templates are read again. Raises `ConfigurationMistake`."""
     templates = _templates(parts.settings, parts.database)
-    who = answerers(parts.settings, parts.answers, templates, catalogue, parts.embedder)
+    who = answerers(
+        parts.settings,
+        parts.answers,
+        templates,
+        revisions=catalogue.revisions,
+        embedder=parts.embedder,
+    )
     admission = _admission(parts.settings, parts.board, who, catalogue, parts.clock)
     parts.overviews.models = catalogue.names
     return replace(parts, catalogue=catalogue, templates=templates, admission=admission)
@@ -153,24 +159,6 @@ def _admission(
         clock,
         policy=settings.overload,
         keep=settings.upkeep.retention,
-    )
-
-
-def answerers(
-    settings: Settings,
-    answers: AnswerIndex,
-    book: TemplateBook,
-    catalogue: Catalogue,
-    embedder: Embedder | None,
-) -> tuple[Answerer, ...]:
-    """Who answers without a GPU, in the order in which they are asked."""
-    templates = TemplateAnswerer(book)
-    if not settings.answers.enabled:
-        return (templates,)
-    return (
-        ExactAnswerer(answers, catalogue, settings.answers),
-        SimilarAnswerer(answers, catalogue, settings.answers, embedder),
-        templates,
     )
 
 

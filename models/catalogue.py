@@ -197,6 +197,10 @@ class Catalogue(BaseModel):
     def names(self) -> tuple[str, ...]:
         return tuple(model.name for model in self.models)
 
+    @property
+    def revisions(self) -> dict[str, str]:
+        return {name: self.get(name).revision for name in self.names}
+
     def get(self, name: str | None) -> AnyModel:
         """The model of that name; with one model served, the name may be left out."""
         if name is None and len(self.models) == 1:

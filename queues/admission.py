@@ -54,8 +54,11 @@ class Admission:
         state = verdict.state if verdict is not None else None
         if self._policy.enabled and job.service_class != ServiceClass.BULK:
             self._board.note_offered(job.model, job.cost)
-        question = Question(
-            job, state.level if state else Level.FULL, state.reason if state else "", job.terms, self._keep
+        question = Question.of_new(
+            job,
+            level=state.level if state else Level.FULL,
+            reason=state.reason if state else "",
+            keep=self._keep,
         )
         answer = await first_answer(self._answerers, question)
         if answer is not None:

@@ -1,9 +1,9 @@
 """Answers that need no GPU: who is asked, in which order, and from which level on."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
-from typing import Protocol
+from datetime import datetime, timedelta
+from typing import Any, Protocol, Self
 
 from core.errors import PenstockError
 from core.logs import get_logger
@@ -16,13 +16,35 @@ logger = get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A checked job, the level that holds for its model, why, and what its caller accepts."""
+    """What is asked, the level that holds for its model, why, and what its caller accepts.
 
-    job: NewJob
+    `wants_its_own`: a retry, or a line of a batch, to which another one's answer is none.
+    """
+
+    tenant_id: str
+    model: str
+    request: Mapping[str, Any]
+    metadata: Mapping[str, Any]
     level: Level
     reason: str
     terms: Terms
-    keep: timedelta
+    expires_at: datetime  # of an answer
+    wants_its_own: bool = False
+
+    @classmethod
+    def of_new(cls, job: NewJob, *, level: Level, reason: str, keep: timedelta) -> Self:
+        """Of a checked job that was not written down yet."""
+        return cls(
+            tenant_id=job.tenant_id,
+            model=job.model,
+            request=job.request,
+            metadata=job.metadata,
+            level=level,
+            reason=reason,
+            terms=job.terms,
+            expires_at=job.created_at + (job.result_ttl or keep),
+            wants_its_own=job.retry_of is not None or job.batch_id is not None,
+        )
 
     def answer(self, text: str, **rest: object) -> ReadyAnswer:
         """A finished text as an answer: no tokens were made for it, so none are accounted."""
@@ -33,8 +55,7 @@ class Question:
             "prompt_tokens_details": {"cached_tokens": 0},
         }
         output = {"text": text, "reasoning": None, "finish_reason": "stop", **rest}
-        expires_at = self.job.created_at + (self.job.result_ttl or self.keep)
-        return ReadyAnswer(output=output, usage=usage, expires_at=expires_at)
+        return ReadyAnswer(output=output, usage=usage, expires_at=self.expires_at)
 
 
 class Answerer(Protocol):

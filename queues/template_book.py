@@ -1,7 +1,7 @@
 """The templates in force, of the file and those that operators set meanwhile; and who answers by them."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -90,16 +90,16 @@ class TemplateAnswerer:
         self._book = book
 
     async def answer(self, question: Question) -> ReadyAnswer | None:
-        text = _question(question.job.request)
+        text = _question(question.request)
         found = await self._book.match(text) if text else None
-        filled = found.fill(question.job.metadata) if found is not None else None
+        filled = found.fill(question.metadata) if found is not None else None
         if filled is None:
             return None
         label = Degradation(Level.TEMPLATE, Level.TEMPLATE.label, question.reason)
         return replace(question.answer(filled), degradation=label)
 
 
-def _question(request: dict[str, Any]) -> str | None:
+def _question(request: Mapping[str, Any]) -> str | None:
     if request.get("response_format") not in (None, {"type": "text"}) or request.get("logprobs") is not None:
         return None
     if request.get("prompt") is not None:

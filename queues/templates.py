@@ -6,6 +6,7 @@
 import re
 import tomllib
 import unicodedata
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Final, Self
@@ -70,15 +71,19 @@ class Intent(BaseModel):
 
     def matches(self, question: str) -> bool:
         """`question` as `normal` writes it."""
-        if any(_asks(normal(phrase), question) for phrase in self.phrases):
+        if any(_asks(phrase, question) for phrase in self._normal):
             return True
         return any(pattern.fullmatch(question) for pattern in self._compiled)
+
+    @cached_property
+    def _normal(self) -> tuple[str, ...]:
+        return tuple(normal(phrase) for phrase in self.phrases)
 
     @cached_property
     def _compiled(self) -> tuple[Any, ...]:
         return tuple(_compiled(pattern) for pattern in self.patterns)
 
-    def fill(self, metadata: dict[str, Any]) -> str | None:
+    def fill(self, metadata: Mapping[str, Any]) -> str | None:
         """The answer; None where a field that it needs was not given."""
         if any(name not in metadata for name in _FIELD.findall(self.answer)):
             return None

@@ -12,6 +12,7 @@ from core.logs import get_logger
 from core.tracing import tracing
 from models.lifecycle import Status
 from models.repositories.execution import Claim, Ending
+from models.repositories.submission import ReadyAnswer
 from models.service_class import ServiceClass
 from models.views import JobView
 from queues.order import Load, Rules, Shares, choose
@@ -49,12 +50,13 @@ class WorkerEvents(Events, Protocol):
 
 @dataclass(slots=True)
 class Run:
-    """A claimed job in the engine."""
+    """A claimed job, until its ending is written down; `answer` is one that needs no engine."""
 
     delivery: Delivery
     claim: Claim
     stopped: "asyncio.Future[Stop]"
     isolation: Isolation = Isolation.FREE
+    answer: ReadyAnswer | None = None
     task: "asyncio.Task[None] | None" = None
     begun: bool = False
     is_heard: bool = False  # it made a token
@@ -83,6 +85,7 @@ class Desk:
     shares: Shares = field(default_factory=Shares)
     window: Window = field(init=False)
     running: dict[str, Run] = field(default_factory=dict)
+    inside: dict[tuple[str, int], Run] = field(default_factory=dict)  # what has a slot, by job and attempt
     counts: Counter[str] = field(default_factory=Counter)
     meter: DeskMeter = field(init=False)
     _classes: Counter[str] = field(default_factory=Counter)
@@ -177,13 +180,16 @@ class Desk:
             await asyncio.wait(tasks, timeout=seconds)
 
     def _choose(self) -> list[Delivery]:
-        free = self.slots - len(self.running) - self._claiming
+        # A slot is free when its answer ends, not when that is written down. But what is written down slowly
+        # must not pile up.
+        engaged = max(len(self.inside), len(self.running) - self.slots)
+        free = self.slots - engaged - self._claiming
         if free <= 0 or not self.window or not self._may_begin():
             return []
         may_begin = self._refill(free)
         if may_begin <= 0:
             return []
-        inside = [run.isolation for run in self.running.values()]
+        inside = [run.isolation for run in self.inside.values()]
         kind, room = opening(self.window.kinds(), inside, slots=self.slots)
         load = Load(
             now=time.time(),
@@ -265,7 +271,7 @@ class Desk:
                 self.counts["not_claimed"] += 1
                 delivery.dropped("not claimed: cancelled, expired, or claimed before")
             else:
-                self._start(delivery, claim if self.policy is None else self.policy.ask(claim))
+                self._start(delivery, claim)
         if self._runs_low(chosen):
             self._spawn(self.ledger.ask_for_more())
 
@@ -281,7 +287,7 @@ class Desk:
             attempts=job.attempt - 1 - job.excused, strikes=claim.strikes, limit=self.max_attempts
         )
         run = Run(delivery, claim, asyncio.get_running_loop().create_future(), kind)
-        self.running[claim.view.id] = run
+        self.running[claim.view.id] = self.inside[_attempt(run)] = run
         self._count(run, 1)
         self._unheard += 1
         self._moves()
@@ -302,29 +308,48 @@ class Desk:
             await self._run_to_its_end(run)
 
     async def _run_to_its_end(self, run: Run) -> None:
-        run.begun = True
         try:
+            await self._rule(run)
+            run.begun = True
             if run.stopped.done():  # stopped between its claim and its first step
                 outcome = self.runner.stopped(run.claim, run.stopped.result())
+            elif run.answer is not None:
+                outcome = self.runner.answered(run.claim, run.answer)
             else:
                 outcome = await self.runner.run(run.claim, run.stopped, lambda: self._hear(run))
-            self._watch_engine(outcome)
+                self._watch_engine(outcome)
             run.begun = False  # It left the engine: to cancel now would lose its ending and its message.
+            self._leave(run)
             await self._record(run, outcome)
         except Exception:
             # The lease runs out and the reaper gives the job back: nothing is lost.
             logger.exception("run_failed", **about(run.claim.view))
             run.delivery.dropped("internal error")
         finally:
+            self._leave(run)
             if self.running.get(run.claim.view.id) is run:  # not a later attempt, if this one lost its lease
                 del self.running[run.claim.view.id]
-            self._count(run, -1)
-            self._hear(run)
             self._moves()
             self._wake.set()
 
+    async def _rule(self, run: Run) -> None:
+        """What the policy makes of it, now that it starts; where there is an answer, its slot is free."""
+        if self.policy is None:
+            return
+        ruling = await self.policy.ask(run.claim)
+        run.claim, run.answer = ruling.claim, ruling.answer
+        if run.answer is not None:
+            self._leave(run)
+
+    def _leave(self, run: Run) -> None:
+        """Its slot is free, and what it left is to be written down."""
+        if self.inside.pop(_attempt(run), None) is not None:
+            self._count(run, -1)
+            self._hear(run)
+        self._wake.set()
+
     def _count(self, run: Run, by: int) -> None:
-        """What runs, by class and by how it begins."""
+        """What is in the engine, by class and by how it begins."""
         self._classes[run.claim.view.service_class] += by
         begun = (run.delivery.envelope.prefix, run.delivery.envelope.trail)
         self._begun[begun] += by
@@ -403,3 +428,7 @@ class Desk:
         except Exception:  # with the task that ends here, nothing would ever begin again
             logger.exception("engine_not_seen", model=self.model)
             return False
+
+
+def _attempt(run: Run) -> tuple[str, int]:
+    return run.claim.view.id, run.claim.view.attempt

@@ -19,10 +19,13 @@ from queues.cancel_notices import CancelListener
 from queues.event_writer import EventWriter
 from queues.order import Rules
 from queues.pressure_board import PressureBoard
+from queues.ready_answers import answerers
 from queues.redis import open_redis
 from queues.similar.embedder import open_embedder
 from queues.similar.feed import AnswerFeed
 from queues.similar.index import AnswerIndex
+from queues.template_book import TemplateBook
+from queues.templates import find_templates
 from workers.deliveries import Delivery
 from workers.dispatch import Desk, Run
 from workers.dispatch_policy import DispatchPolicy
@@ -64,7 +67,7 @@ class Dispatcher:
         self._cancels = CancelListener(self._redis, namespace=namespace, on_cancel=self._cancel_job)
         self._board = PressureBoard(self._redis, namespace=namespace, stale=self._settings.overload.stale)
         await asyncio.gather(self._events.start(), self._board.start())
-        self._answers = self._open_answers(namespace)
+        self._open_answers(namespace)
         self._answers.start()
         await asyncio.gather(*(engine.start() for engine in self._engines.values()))
         self._desks = {model.name: self._desk(model) for model in self._models}
@@ -130,7 +133,7 @@ class Dispatcher:
         return {
             name: {
                 "slots": desk.slots,
-                "running": len(desk.running),
+                "running": len(desk.inside),
                 "window": len(desk.window),
                 "counts": dict(desk.counts),
             }
@@ -156,14 +159,24 @@ class Dispatcher:
             rules=Rules.of(self._settings.order),
             max_attempts=worker.max_attempts,
             keep=self._answers.offer,
-            policy=DispatchPolicy(self._board, model, self._settings.overload),
+            policy=DispatchPolicy(
+                self._board,
+                model,
+                self._settings.overload,
+                answerers=self._answerers,
+                keep=self._settings.upkeep.retention,
+            ),
         )
 
-    def _open_answers(self, namespace: str) -> AnswerFeed:
+    def _open_answers(self, namespace: str) -> None:
+        """Those who know answers that need no engine, and the feed that they learn from."""
         settings = self._settings.answers
         index = AnswerIndex(self._redis, namespace=namespace, settings=settings)
         revisions = {model.name: model.revision for model in self._models}
-        return AnswerFeed(index, settings, revisions, open_embedder(settings.embedder))
+        embedder = open_embedder(settings.embedder)
+        book = TemplateBook(self._database, find_templates(self._settings.overload.templates))
+        self._answerers = answerers(self._settings, index, book, revisions=revisions, embedder=embedder)
+        self._answers = AnswerFeed(index, settings, revisions, embedder)
 
     def _cancel_for(self, delivery: Delivery, *, then: tuple[Desk, Run] | None = None) -> None:
         async def cancel() -> None:

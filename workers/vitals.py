@@ -38,7 +38,7 @@ class Vitals:
 
     def _model(self, model: AnyModel, healths: Mapping[str, EngineHealth], elapsed: float) -> dict[str, Any]:
         desk, name = self._desks[model.name], model.name
-        running = list(desk.running.values())
+        running = list(desk.inside.values())
         tokens = sum(run.claim.cost for run in running)
         is_ready = healths[name].state is EngineState.READY
         metrics.SLOTS.labels(name).set(desk.slots)

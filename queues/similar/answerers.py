@@ -1,13 +1,13 @@
 """Answers from the index: the same request's at any time, a similar question's under pressure."""
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
 
 from core.settings import AnswerSettings
-from models.catalogue import Catalogue
 from models.degradation import Degradation, Level
-from models.repositories.submission import NewJob, ReadyAnswer
+from models.repositories.submission import ReadyAnswer
 from queues.answerers import Question
 from queues.similar.asked import Asked, asked
 from queues.similar.embedder import Embedder, cosine, unpacked
@@ -25,18 +25,18 @@ class ExactAnswerer:
 
     level = Level.FULL
 
-    def __init__(self, index: AnswerIndex, catalogue: Catalogue, settings: AnswerSettings) -> None:
+    def __init__(self, index: AnswerIndex, revisions: Mapping[str, str], settings: AnswerSettings) -> None:
         self._index = index
-        self._catalogue = catalogue
+        self._revisions = revisions
         self._always = settings.exact == "always"
 
     async def answer(self, question: Question) -> ReadyAnswer | None:
         if question.level is Level.FULL and not self._always:
             return None
-        said = _said(question.job, self._catalogue)
+        said = _said(question, self._revisions)
         if said is None or not said.may_be_exact:
             return None
-        kept = await self._index.find(question.job.tenant_id, said.exact)
+        kept = await self._index.find(question.tenant_id, said.exact)
         if kept is None:
             return None
         return _ready(question, kept, level=Level.FULL, reason="the same request was answered before")
@@ -54,24 +54,24 @@ class SimilarAnswerer:
     def __init__(
         self,
         index: AnswerIndex,
-        catalogue: Catalogue,
+        revisions: Mapping[str, str],
         settings: AnswerSettings,
         embedder: Embedder | None = None,
     ) -> None:
         self._index = index
-        self._catalogue = catalogue
+        self._revisions = revisions
         self._min_similarity = settings.min_similarity
         self._embedder = embedder
 
     async def answer(self, question: Question) -> ReadyAnswer | None:
         wanted = question.terms.min_similarity
         least = self._min_similarity if wanted is None else wanted
-        said = _said(question.job, self._catalogue)
+        said = _said(question, self._revisions)
         if said is None or not said.may_be_similar or least > SAME_WORDS:
             return None
-        kept, similarity = await self._index.find(question.job.tenant_id, said.by_words), SAME_WORDS
+        kept, similarity = await self._index.find(question.tenant_id, said.by_words), SAME_WORDS
         if kept is None and self._embedder is not None:
-            kept = await self._index.find(question.job.tenant_id, said.by_meaning)
+            kept = await self._index.find(question.tenant_id, said.by_meaning)
             similarity = await _alike(self._embedder, said.question, kept)
         # An answer longer than this caller asked for is not what he asked for.
         if kept is None or kept.completion_tokens > (said.max_tokens or kept.completion_tokens):
@@ -89,11 +89,12 @@ async def _alike(embedder: Embedder, question: str, kept: KeptAnswer | None) -> 
     return cosine(await asyncio.to_thread(embedder.embed, question), unpacked(kept.vector))
 
 
-def _said(job: NewJob, catalogue: Catalogue) -> Asked | None:
-    """None for a job that wants an answer of its own: a retry, or a line of a batch."""
-    if job.retry_of is not None or job.batch_id is not None:
+def _said(question: Question, revisions: Mapping[str, str]) -> Asked | None:
+    """None for a job that wants an answer of its own."""
+    if question.wants_its_own:
         return None
-    return asked(job.request, model=job.model, revision=catalogue.get(job.model).revision)
+    revision = revisions.get(question.model, "")
+    return asked(question.request, model=question.model, revision=revision)
 
 
 def _ready(

@@ -1,5 +1,6 @@
 """A ledger in memory: claims, fences and hands back as the database does, for unit tests of dispatch."""
 
+import asyncio
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -14,7 +15,7 @@ from workers.runner import GiveBack
 
 @dataclass
 class FakeLedger:
-    """`jobs` holds the truth; `claims` every group that was asked for."""
+    """`jobs` holds the truth; `claims` every group that was asked for; endings wait for `written`."""
 
     jobs: dict[str, JobView] = field(default_factory=dict)
     requests: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -24,6 +25,7 @@ class FakeLedger:
     asked_for_more: int = 0
     offered: list[tuple[str, int]] = field(default_factory=list)
     strikes: Counter[str] = field(default_factory=Counter)
+    written: asyncio.Event | None = None
 
     def add(self, job_id: str, **changes: Any) -> None:
         request = changes.pop("request", {"prompt": job_id, "max_tokens": 4})
@@ -62,6 +64,8 @@ class FakeLedger:
         return Claim(job, self.requests[job_id], None, 10, self.strikes[job_id])
 
     async def settle(self, ending: Ending) -> tuple[int, datetime] | None:
+        if self.written is not None:
+            await self.written.wait()
         job = self.jobs[ending.job_id]
         allowed = (
             {Status.CANCELLING} if ending.status is Status.CANCELLED else {Status.RUNNING, Status.CANCELLING}

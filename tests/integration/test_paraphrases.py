@@ -64,10 +64,9 @@ class Asked:
 
     def __init__(self, redis: Redis, namespace: str, embedder: Any) -> None:
         index = AnswerIndex(redis, namespace=namespace, settings=SETTINGS)
-        self._feed = AnswerFeed(
-            index, SETTINGS, {"default": Catalogue.bundled().get(None).revision}, embedder
-        )
-        self._answerer = SimilarAnswerer(index, Catalogue.bundled(), SETTINGS, embedder)
+        revisions = Catalogue.bundled().revisions
+        self._feed = AnswerFeed(index, SETTINGS, revisions, embedder)
+        self._answerer = SimilarAnswerer(index, revisions, SETTINGS, embedder)
 
     async def knows(self, text: str = ASKED) -> None:
         job = asks(text)
@@ -78,7 +77,8 @@ class Asked:
 
     async def ask(self, text: str, **changes: Any) -> ReadyAnswer | None:
         job = asks(text, **changes)
-        return await self._answerer.answer(Question(job, Level.SIMILAR, "why", job.terms, timedelta(hours=1)))
+        question = Question.of_new(job, level=Level.SIMILAR, reason="why", keep=timedelta(hours=1))
+        return await self._answerer.answer(question)
 
 
 @pytest.fixture

@@ -12,12 +12,15 @@ import pytest
 from core.errors import EngineFailure, EngineRefused, EngineUnavailable, EngineUnreachable, StoreUnavailable
 from core.settings import OrderSettings
 from models.lifecycle import Status
+from models.repositories.execution import Claim
+from models.repositories.submission import ReadyAnswer
 from models.views import JobView
 from queues.messages import JobEnvelope, task_id
 from queues.order import Rules
 from tests.fakes.fake_ledger import FakeLedger
 from tests.fakes.simulated_engine import Latency, SimulatedEngine
 from workers.dispatch import Desk
+from workers.dispatch_policy import Ruling
 from workers.engines.protocol import EngineHealth, Prompt
 from workers.runner import GiveBack, JobRunner, Limits, Stop, first_token_within
 
@@ -170,6 +173,51 @@ async def test_a_freed_slot_is_filled_at_once() -> None:
     async with running(Bench(slots=1)) as bench:
         deliveries = [bench.submit(f"job_{n}") for n in range(20)]
         assert {(await d.ended)[0] for d in deliveries} == {"succeeded"}
+
+
+async def test_a_slot_is_free_when_its_answer_ends_and_not_when_that_is_written_down() -> None:
+    async with running(Bench(slots=1)) as bench:
+        written = bench.ledger.written = asyncio.Event()
+        first, second, third = (bench.submit(f"job_{n}") for n in range(3))
+        await second.begun.wait()
+        assert bench.ledger.endings == []
+        assert not third.begun.is_set(), "what is not written down must not pile up"
+        written.set()
+        assert {(await d.ended)[0] for d in (first, second, third)} == {"succeeded"}
+
+
+class Knows:
+    """A policy that has an answer to some jobs."""
+
+    def __init__(self, *known: str) -> None:
+        self._known = known
+
+    async def ask(self, claim: Claim) -> Ruling:
+        if claim.view.id not in self._known:
+            return Ruling(claim)
+        label = {"level": 2, "name": "template", "reason": "84 wait"}
+        usage = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
+        answer = ReadyAnswer({"text": "Known."}, usage, datetime.now(UTC))
+        return Ruling(replace(claim, view=replace(claim.view, degradation=label)), answer)
+
+    def most(self, *, slots: int, bulk: int) -> dict[str, int]:
+        return {}
+
+    def note_ended(self, view: JobView) -> None: ...
+
+
+async def test_a_job_whose_answer_is_known_at_the_claim_takes_no_slot() -> None:
+    bench = Bench(slots=1, latency=SLOW)
+    bench.desk.policy = Knows("known")  # type: ignore[assignment]
+    async with running(bench):
+        known, slow = bench.submit("known"), bench.submit("slow")
+        assert (await known.ended)[0] == "succeeded"
+        await slow.begun.wait()
+        assert bench.events.kinds("known") == ["degraded"]
+        [view] = bench.events.views
+        assert (view.output, view.status) == ({"text": "Known."}, Status.COMPLETED)
+        assert view.degradation is not None
+        assert list(bench.desk.inside) == [("slow", 1)]
 
 
 async def test_a_reserved_slot_waits_for_premium_once_premium_was_seen() -> None:
