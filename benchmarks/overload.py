@@ -19,6 +19,7 @@ import httpx
 
 from benchmarks import arms, measure
 from benchmarks.measure import Figure, quantile
+from benchmarks.overload_cpu import CpuShares
 from benchmarks.overload_findings import (
     JUDGED,
     Phase,
@@ -125,6 +126,7 @@ class Plan:
 
 
 def phase(on: Stage, factor: float, capacity: float, plan: Plan) -> Phase:
+    cpu = CpuShares({name: process.pid for name, process in on.platform.processes.items()})
     found: Phase = asyncio.run(
         on.caller.open_loop(
             f"{factor:g}x",
@@ -132,6 +134,7 @@ def phase(on: Stage, factor: float, capacity: float, plan: Plan) -> Phase:
             seconds=plan.seconds,
             seed=SEED + int(10 * factor),
             patience=plan.patience,
+            at_the_end=lambda: print(f"{factor:g}x {cpu.text()}", flush=True),
         )
     )
     tell(found, on)
@@ -167,6 +170,9 @@ def compared(folder: Path, plan: Plan, *, simulated: bool) -> list[Figure]:
         without = {factor: phase(off, factor, capacity, plan) for factor in plan.factors}
     engine = "simulated engine" if simulated else "llama.cpp"
     figures = [Figure(f"capacity, whole answers, {engine}", (capacity,), "jobs/s")]
+    figures.append(
+        Figure("long answers that were as long as asked", (100 * steady.length_share,), "%", at_least=99)
+    )
     error = steady.start_error(after=steady.found[0].sent.moment + plan.steady / 3)
     figures.append(
         Figure(
@@ -196,6 +202,11 @@ def _compared(factor: float, policy: Phase, none: Phase) -> list[Figure]:
             (1000 * policy.premium_wait(99),),
             "ms",
             at_most=300 if bound else None,
+        ),
+        Figure(
+            f"{at} premium queue wait p99, of those that were queued",
+            (1000 * policy.premium_wait(99, queued=True),),
+            "ms",
         ),
         Figure(f"{at} p99 with policy", (slowest[0],), "s"),
         Figure(f"{at} p99 without", (slowest[1],), "s"),

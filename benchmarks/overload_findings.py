@@ -11,6 +11,7 @@ from benchmarks.overload_trace import Ask
 
 JUDGED: Final = ("premium", "standard")
 LEVELS: Final = ("full", "truncate", "template", "similar", "fallback", "backup")
+_AT_ONCE: Final = 200  # the answer came with the submission
 _LONG_WAIT: Final = 1.0  # seconds: of a shorter wait a fifth is less than the clock of a busy machine tells
 
 
@@ -49,8 +50,10 @@ class Found:
 
     def seconds(self, until: float) -> float:
         """From the first byte that was sent to the answer; what has none counts as far as `until`."""
-        if self.job is None or not self.is_answered or self.job["usage"]["total_tokens"] == 0:
-            return self.sent.took if self.is_answered else until - self.sent.moment
+        if self.job is None or not self.is_answered:
+            return until - self.sent.moment
+        if self.sent.status == _AT_ONCE:
+            return self.sent.took
         return max(self.sent.took, _moment(self.job["finished_at"]) - self.sent.moment)
 
     @property
@@ -78,19 +81,35 @@ class Phase:
     def latencies(self, *classes: str) -> list[float]:
         return [one.seconds(self.until) for one in self.of(*classes)]
 
-    def premium_wait(self, percent: float) -> float:
-        """Of those that were answered or still wait; what waits still has waited until now."""
+    def premium_wait(self, percent: float, *, queued: bool = False) -> float:
+        """Of those that were answered or still wait; what waits still has waited until now.
+
+        `queued`: without those that were answered at once.
+        """
         waits = [
             one.queue_seconds if one.is_answered else self.until - one.sent.moment
             for one in self.of("premium")
-            if one.job is not None
+            if one.job is not None and not (queued and one.sent.status == _AT_ONCE)
         ]
-        return quantile(waits, percent)
+        return quantile(waits, percent) if waits else 0.0
 
     def shares(self) -> dict[str, float]:
         judged = [one for one in self.of(*JUDGED) if one.is_answered]
         counts = Counter(one.level for one in judged)
         return {name: counts[name] / max(1, len(judged)) for name in LEVELS if counts[name]}
+
+    @property
+    def length_share(self) -> float:
+        """Of the long answers that were to be whole: the part that is as long as was asked."""
+        long = [
+            (one.job or {})["output"]["finish_reason"] == "length"
+            for one in self.found
+            if one.job is not None
+            and one.is_answered
+            and one.level == "full"
+            and one.sent.ask.kind != "repeat"
+        ]
+        return sum(long) / max(1, len(long))
 
     def count(self, broken: Callable[[Found], bool]) -> int:
         return sum(broken(one) for one in self.found)

@@ -27,8 +27,20 @@ class Caller:
         self._key = key
         self._limits = limits or {}
 
-    async def open_loop(self, name: str, *, rate: float, seconds: float, seed: int, patience: float) -> Phase:
-        """The trace at its times, then up to `patience` seconds for what is not finished."""
+    async def open_loop(
+        self,
+        name: str,
+        *,
+        rate: float,
+        seconds: float,
+        seed: int,
+        patience: float,
+        at_the_end: Callable[[], None] | None = None,
+    ) -> Phase:
+        """The trace at its times, then up to `patience` seconds for what is not finished.
+
+        `at_the_end` is called between the two.
+        """
         async with session(self._url, self._key, connections=_CONNECTIONS) as client:
             began = time.perf_counter()
             tasks = []
@@ -37,6 +49,8 @@ class Caller:
                 tasks.append(asyncio.create_task(self._send(client, ask, name)))
             sent = await asyncio.gather(*tasks)
             await asyncio.sleep(max(0.0, began + seconds - time.perf_counter()))
+            if at_the_end is not None:
+                at_the_end()
             jobs = await self._until_finished(client, name, sent, patience)
         return Phase(name, [Found(one, jobs.get(one.job_id or "")) for one in sent], time.time())
 

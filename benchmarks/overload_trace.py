@@ -54,6 +54,7 @@ _POPULAR: Final = (
     "How do I delete my account?",
     "怎么修改收货地址？",
 )
+_RAMBLE: Final = "please " * 40
 _REWORDINGS: Final[tuple[Callable[[str], str], ...]] = (
     lambda text: text,
     str.lower,
@@ -83,8 +84,10 @@ class Ask:
             "tags": [tag],
         }
         if self.kind != "repeat":
-            # Rewarded for repeating itself, the tiny model talks until its limit, as a large one does.
-            document |= {"repetition_penalty": 0.5, "temperature": 0}
+            # Rewarded for the word that it was given so often, the tiny model says it until its limit, as a
+            # large one talks. The repetition penalty alone was not enough: answers ended after 35 tokens.
+            document["messages"].insert(0, {"role": "system", "content": _RAMBLE})
+            document |= {"repetition_penalty": 0.5, "frequency_penalty": -2, "temperature": 0}
         if self.allow is not None:
             document["degradation"] = {"allow": list(self.allow)}
         if max_wait_ms is not None:

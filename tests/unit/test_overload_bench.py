@@ -106,6 +106,24 @@ def test_a_refusal_without_a_time_and_a_fault_are_seen() -> None:
     ]
 
 
+def test_answers_that_end_too_soon_are_seen() -> None:
+    """Or the engine has next to nothing to do, and the policy nothing to save."""
+    repeat = replace(SENT, ask=replace(ASK, kind="repeat"))
+    phase = Phase("steady", [found(), found(tokens=35, reason="stop"), found(tokens=35, sent=repeat)], 0.0)
+
+    assert phase.length_share == 0.5
+
+
+def test_an_answer_took_until_it_came_also_where_it_was_known_only_at_the_claim() -> None:
+    template = {"level": 2, "name": "template", "reason": "84 wait", "source_job_id": None}
+    until = NOW.timestamp() + 60
+
+    at_once = found(template, tokens=0, sent=replace(SENT, status=200))
+    at_the_claim = found(template, tokens=0)
+
+    assert (at_once.seconds(until), at_the_claim.seconds(until)) == (0.01, 5.0)
+
+
 def test_what_has_no_answer_has_waited_until_now() -> None:
     still = found(status="queued", timings=None)
     phase = Phase("3x", [found(), still], NOW.timestamp() + 60)
