@@ -37,9 +37,9 @@ SEED: Final = 11
 MODEL: Final = "default"
 _PROCESSES: Final = ("api", "relay", "upkeep", "worker")
 _DEPTH: Final = 24  # jobs in the system while the capacity is measured: the slots, and a queue behind
-# More slots answer no more: the CPUs are what is short. Half of two slots is one for premium, an eighth none.
-_SLOTS: Final = 2
-_RESERVED: Final = "0.5"
+# A quarter of four slots is one for premium, an eighth none.
+_SLOTS: Final = 4
+_RESERVED: Final = "0.25"
 # How long callers of the surge would wait: the limits of interactive calls.
 _LIMITS: Final = {"premium": 10_000, "standard": 30_000}
 # Slots, and milliseconds to the first token and for each: about what llama.cpp does on two cores.
