@@ -204,10 +204,9 @@ async def llamacpp_killed(act: Act) -> None:
         for _ in range(act.sized(4)):
             victim = act.rng.choice(act.fleet.workers())
             await act.pause(1.0, 2.0)
-            ids: list[str] = []
-            while not ids:  # the bundled model answers in a few hundredths of a second
-                ids = await act.stage.truth.running_on(victim.pid)
-            act.hurt.append((_kill_children(victim.pid), ids))
+            while not await act.stage.truth.running_on(victim.pid):  # noqa: ASYNC110 - it looks at a table
+                await asyncio.sleep(0.01)
+            act.hurt.append((_kill_children(victim.pid), []))
             await act.finished(30)
 
 

@@ -195,13 +195,13 @@ class Act:
 
     async def recoveries(self) -> list[float]:
         """For each hurt: seconds until the last of its jobs gave a first token again."""
+        if self.fleet.shape.llamacpp:
+            return await self._restarts()
         labels = self.client.labels
         begun: dict[str, list[float]] = {}
         for worker in self.fleet.workers():
             for at, label in worker.engine.first_tokens() if worker.engine else ():
                 begun.setdefault(label, []).append(at)
-        if self.fleet.shape.llamacpp:
-            begun = await self._starts(labels)
         waits = []
         for at, ids in self.hurt:
             again = [min((t for t in begun.get(labels.get(i, ""), ()) if t > at), default=None) for i in ids]
@@ -209,13 +209,14 @@ class Act:
             waits += [max(known)] if known else []
         return waits
 
-    async def _starts(self, labels: dict[str, str]) -> dict[str, list[float]]:
-        """Of an engine that keeps no log of ours: when the jobs were claimed."""
-        rows = await self.stage.truth.fetch("SELECT job_id, at FROM faults_status WHERE now = 'running'")
-        begun: dict[str, list[float]] = {}
-        for row in rows:
-            begun.setdefault(labels.get(row["job_id"], ""), []).append(row["at"].timestamp())
-        return begun
+    async def _restarts(self) -> list[float]:
+        """Of an engine that keeps no log of ours: until the last job of each kill was claimed again."""
+        last: dict[float, float] = {}
+        for began, again in await self.stage.truth.restarts(self.tenant):
+            kill = max((at for at, _ in self.hurt if began <= at < again), default=None)
+            if kill is not None:
+                last[kill] = max(last.get(kill, 0.0), again - kill)
+        return list(last.values())
 
     async def _none_open(self) -> bool:
         return not await self.stage.truth.unfinished(self.tenant)

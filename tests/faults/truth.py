@@ -5,6 +5,7 @@ import time
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from itertools import pairwise
 from statistics import median, quantiles
 from typing import Any, Final
 
@@ -104,6 +105,15 @@ class Truth:
     async def count(self, tenant: str, status: str) -> int:
         statement = "SELECT count(*) AS jobs FROM jobs WHERE tenant_id = $1 AND status = $2"
         return int((await self.fetch(statement, tenant, status))[0]["jobs"])
+
+    async def restarts(self, tenant: str) -> list[tuple[float, float]]:
+        """When jobs of the tenant began, and when each began again."""
+        statement = """
+            SELECT job_id, extract(epoch FROM faults_status.at)::float AS at FROM faults_status
+            JOIN jobs ON jobs.id = job_id WHERE now = 'running' AND tenant_id = $1 ORDER BY job_id, at
+        """
+        rows = await self.fetch(statement, tenant)
+        return [(one["at"], two["at"]) for one, two in pairwise(rows) if one["job_id"] == two["job_id"]]
 
     async def starts(self) -> int:
         """How often a job of anybody began."""
