@@ -107,15 +107,20 @@ def reference_tokens(prompts: list[dict[str, Any]], *, max_tokens: int) -> list[
     done = subprocess.run(
         [PYTHON, REFERENCE], input=json.dumps(asked) + "\n", capture_output=True, text=True, check=True
     )
-    found: list[list[str]] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    return [whole_characters(tokens) for tokens in json.loads(done.stdout.splitlines()[-1])]
+
+
+def whole_characters(tokens: list[str]) -> list[str]:
+    """Without tokens that end inside a character: SGLang streams an entry for some of them only."""
+    return [token for token in tokens if "\ufffd" not in token]
 
 
 async def greedy_tokens(engine: Engine, name: str, asked: dict[str, Any]) -> list[str]:
     sampling = Sampling(max_tokens=48, temperature=0, logprobs=1)
     messages = tuple(asked["messages"]) if "messages" in asked else None
     prompt = Prompt(name, messages=messages, text=asked.get("text"), sampling=sampling)
-    return [entry["token"] for delta in await answer(engine, prompt) for entry in delta.logprobs or ()]
+    deltas = await answer(engine, prompt)
+    return whole_characters([entry["token"] for delta in deltas for entry in delta.logprobs or ()])
 
 
 @on_one_loop
