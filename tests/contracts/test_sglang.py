@@ -111,8 +111,11 @@ def reference_tokens(prompts: list[dict[str, Any]], *, max_tokens: int) -> list[
 
 
 def whole_characters(tokens: list[str]) -> list[str]:
-    """Without tokens that end inside a character: SGLang streams an entry for some of them only."""
-    return [token for token in tokens if "\ufffd" not in token]
+    """Without tokens that end inside a character, of which SGLang streams an entry for some only.
+
+    And without the end of the answer, which it tells on /v1/completions alone.
+    """
+    return [token for token in tokens if "\ufffd" not in token and token != "<|im_end|>"]
 
 
 async def greedy_tokens(engine: Engine, name: str, asked: dict[str, Any]) -> list[str]:
