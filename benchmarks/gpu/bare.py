@@ -70,32 +70,32 @@ class Bare:
             async with client.post("/flush_cache") as answer:
                 await answer.read()
 
-            async def ask(request: Request) -> dict[str, Any]:
-                return await (_streamed if stream else _whole)(client, request)
+            async def send(request: Request) -> dict[str, Any]:
+                return await (_streamed if stream else ask)(client, request)
 
             began = time.perf_counter()
-            usages = await feed(ask, requests)
+            usages = await feed(send, requests)
             return total(usages, time.perf_counter() - began)
 
 
 Feed = Callable[[Ask, Sequence[Request]], Awaitable[list[dict[str, Any]]]]
 
 
-async def all_at_once(ask: Ask, requests: Sequence[Request]) -> list[dict[str, Any]]:
-    return await asyncio.gather(*map(ask, requests))
+async def all_at_once(send: Ask, requests: Sequence[Request]) -> list[dict[str, Any]]:
+    return await asyncio.gather(*map(send, requests))
 
 
-async def one_at_a_time(ask: Ask, requests: Sequence[Request]) -> list[dict[str, Any]]:
-    return [await ask(request) for request in requests]
+async def one_at_a_time(send: Ask, requests: Sequence[Request]) -> list[dict[str, Any]]:
+    return [await send(request) for request in requests]
 
 
 def fixed_batches(size: int) -> Feed:
     """The baseline: the next batch waits for the longest answer of this one."""
 
-    async def feed(ask: Ask, requests: Sequence[Request]) -> list[dict[str, Any]]:
+    async def feed(send: Ask, requests: Sequence[Request]) -> list[dict[str, Any]]:
         usages: list[dict[str, Any]] = []
         for start in range(0, len(requests), size):
-            usages += await asyncio.gather(*map(ask, requests[start : start + size]))
+            usages += await asyncio.gather(*map(send, requests[start : start + size]))
         return usages
 
     return feed
@@ -104,13 +104,13 @@ def fixed_batches(size: int) -> Feed:
 def refilled(slots: int, group: int) -> Feed:
     """So many at once; as soon as `group` of them are free, so many follow together."""
 
-    async def feed(ask: Ask, requests: Sequence[Request]) -> list[dict[str, Any]]:
+    async def feed(send: Ask, requests: Sequence[Request]) -> list[dict[str, Any]]:
         usages: list[dict[str, Any]] = []
         waiting, running = list(reversed(requests)), set()
         while waiting or running:
             if slots - len(running) >= group or not running:
                 for _ in range(min(len(waiting), slots - len(running))):
-                    running.add(asyncio.ensure_future(ask(waiting.pop())))
+                    running.add(asyncio.ensure_future(send(waiting.pop())))
             ended, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
             usages += [one.result() for one in ended]
         return usages
@@ -122,8 +122,9 @@ def _body(request: Request, **more: Any) -> dict[str, Any]:
     return {"model": "m", "prompt": request.text, "max_tokens": request.max_tokens, "temperature": 0} | more
 
 
-async def _whole(client: aiohttp.ClientSession, request: Request) -> dict[str, Any]:
-    async with client.post("/v1/completions", json=_body(request)) as answer:
+async def ask(client: aiohttp.ClientSession, request: Request, *, url: str = "") -> dict[str, Any]:
+    """Its usage. `url` where the session has none."""
+    async with client.post(f"{url}/v1/completions", json=_body(request)) as answer:
         document = orjson.loads(await answer.read())
         if answer.status != 200:
             raise RuntimeError(f"{answer.status}: {document}")

@@ -1,5 +1,6 @@
 """What is measured: each scenario runs its arms one after another on the same requests."""
 
+import argparse
 import asyncio
 import time
 from dataclasses import dataclass
@@ -11,8 +12,12 @@ import httpx
 
 from benchmarks.gpu import bare
 from benchmarks.gpu.bare import Bare, Result
+from benchmarks.gpu.embedded import embedded
+from benchmarks.gpu.log import Log
+from benchmarks.gpu.place import options_of
 from benchmarks.gpu.prompts import Request, Texts
 from benchmarks.gpu.server import HEADERS, Place, Server, entry, serving
+from benchmarks.gpu.spent import Spent
 from benchmarks.gpu.watch import Watch, loads
 from benchmarks.gpu.whole import Whole, whole
 from benchmarks.measure import quantile
@@ -30,10 +35,14 @@ class Bench:
     texts: Texts
     services: Services
     folder: Path
-    log: Any
-    small: bool
+    log: Log
+    given: argparse.Namespace
     server: Server
     _number: int = 0
+
+    @property
+    def small(self) -> bool:
+        return bool(self.given.small)
 
     def jobs(self, count: int) -> int:
         return max(8, count // 16) if self.small else count
@@ -61,31 +70,55 @@ class Bench:
 
 def scenario_all(bench: Bench) -> None:
     """Tokens a second through the platform ÷ bare SGLang that gets everything at once."""
-    engine = bench.warm()
-    count, slots = bench.jobs(1024), bench.slots(1024)
-    many = bench.slots(1024) // 4
-    workers = 1 if bench.log.facts["model"] == "8b" else 4
-    found: dict[str, list[Result]] = {"bare": [], "whole": []}
-    with bench.whole(slots) as platform:
-        platform.run(_same(bench, bench.jobs(128), seed=50))  # warm
-        for number in range(2):
-            requests = _same(bench, count, seed=1 + number)
-            found["bare"].append(engine.run(bare.all_at_once, requests))
-            streamed = engine.run(bare.all_at_once, requests, stream=True)
-            bench.log.add("all at once", "bare, streamed", **streamed.document())
-            found["whole"].append(_watched(bench, platform, requests, slots, f"whole, {slots} slots"))
-            bench.log.add("all at once", "bare", **found["bare"][-1].document())
-    _ratio(bench, "all at once", "whole ÷ bare", found["whole"], found["bare"])
-    with bench.whole(many) as platform:
-        _watched(bench, platform, _same(bench, count, seed=5), many, f"whole, {many} slots")
+    bench.warm()
+    slots = bench.slots(1024)
+    bare_runs = _beside_bare(bench, slots, "all at once", seed=1)
+    folder, requests = bench.next_folder(), _same(bench, bench.jobs(1024), seed=8)
+    warming = _same(bench, bench.jobs(128), seed=54)
+    _flush(bench)
+    result = embedded(folder, bench.server.url, [warming, requests], model=bench.model, slots=slots)
+    bench.log.add("all at once", f"embedded profile, {slots} slots", **result.document())
+    _ratio(bench, "all at once", "embedded ÷ bare", [result], bare_runs[-1:])
+    workers: int = bench.given.workers
     if workers > 1:
         with bench.whole(slots, workers=workers) as platform:
             platform.run(_same(bench, bench.jobs(128), seed=51))
-            again = [
-                _watched(bench, platform, _same(bench, count, seed=6 + n), slots, f"whole, {workers} workers")
-                for n in range(2)
-            ]
-        _ratio(bench, "all at once", f"whole with {workers} workers ÷ bare", again, found["bare"])
+            arm, count = f"whole, {workers} workers", bench.jobs(1024)
+            again = [_watched(bench, platform, _same(bench, count, seed=6 + n), slots, arm) for n in range(2)]
+        _ratio(bench, "all at once", f"whole with {workers} workers ÷ bare", again, bare_runs[-2:])
+
+
+def _beside_bare(bench: Bench, slots: int, scenario: str, *, seed: int) -> list[Result]:
+    """Bare, bare streamed, and whole, on the same requests in turn; the bare results."""
+    engine = Bare(bench.server.url)
+    found: dict[str, list[Result]] = {"bare": [], "streamed": [], "whole": []}
+    with bench.whole(slots) as platform:
+        platform.run(_same(bench, bench.jobs(128), seed=50))  # warm
+        for number in range(bench.given.rounds):
+            requests = _same(bench, bench.jobs(1024), seed=seed + number)
+            order = ("bare", "whole") if number % 2 == 0 else ("whole", "bare")
+            for arm in (*order, *(["streamed"] if number == 0 else [])):
+                if arm == "whole":
+                    result = _watched(
+                        bench, platform, requests, slots, f"whole, {slots} slots", scenario=scenario
+                    )
+                else:
+                    result = _bare(bench, engine, requests, slots, scenario, stream=arm == "streamed")
+                found[arm].append(result)
+    _ratio(bench, scenario, "whole ÷ bare", found["whole"], found["bare"])
+    return found["bare"]
+
+
+def scenario_slots(bench: Bench) -> None:
+    """A server with a quarter of the slots, so that three quarters of the jobs wait for one."""
+    bench.server.kill()
+    time.sleep(1)  # the port
+    slots = bench.slots(256)
+    model = entry(bench.place, bench.model, running=slots, options=options_of(bench.given))
+    with serving(model, bench.folder / "sglang-slots.log", place=bench.place) as server:
+        bench.server = server
+        bench.warm()
+        _beside_bare(bench, slots, "slots", seed=11)
 
 
 def scenario_one(bench: Bench) -> None:
@@ -103,7 +136,7 @@ def scenario_refill(bench: Bench) -> None:
     )
     fixed = engine.run(bare.fixed_batches(slots), requests)
     bench.log.add("refill", f"bare, fixed batches of {slots}", **fixed.document())
-    for group in (1, 2, 4, 8, 16):
+    for group in (1, 8):
         if group < slots:
             result = engine.run(bare.refilled(slots, group), requests)
             ratio = round(result.tokens_per_second / fixed.tokens_per_second, 3)
@@ -125,17 +158,22 @@ def scenario_cancel(bench: Bench) -> None:
     ]
     with bench.whole(count) as platform:
         platform.run(_same(bench, bench.jobs(64), seed=53))
-        seconds = asyncio.run(_cancel_all(bench, platform, requests))
-    bench.log.add(
-        "cancel",
-        f"{count} running jobs",
-        p50_ms=round(quantile(seconds, 50) * 1000),
-        p95_ms=round(quantile(seconds, 95) * 1000),
-        most_ms=round(max(seconds) * 1000),
-    )
+        for bulk in (False, True):
+            seconds, answered = asyncio.run(_cancel_all(bench, platform, requests, bulk=bulk))
+            bench.log.add(
+                "cancel",
+                f"{count} running jobs, {'one call for all' if bulk else 'a call for each, at once'}",
+                p50_ms=round(quantile(seconds, 50) * 1000),
+                p95_ms=round(quantile(seconds, 95) * 1000),
+                most_ms=round(max(seconds) * 1000),
+                answered_p95_ms=round(quantile(answered, 95) * 1000),
+            )
 
 
-async def _cancel_all(bench: Bench, platform: Whole, requests: list[Request]) -> list[float]:
+async def _cancel_all(
+    bench: Bench, platform: Whole, requests: list[Request], *, bulk: bool
+) -> tuple[list[float], list[float]]:
+    """Seconds from each call until a slot was free, and until it was answered."""
     ids = await platform.submit(requests)
     with httpx.Client(base_url=bench.server.url, headers=HEADERS) as asking:
         end = time.monotonic() + 60
@@ -143,23 +181,30 @@ async def _cancel_all(bench: Bench, platform: Whole, requests: list[Request]) ->
             if time.monotonic() > end:
                 raise TimeoutError(f"{loads(asking)} of {len(ids)} run")
             await asyncio.sleep(0.05)
+    await asyncio.sleep(1)  # what claiming them left to do is done
     asked: list[float] = []
+    answered: list[float] = []
     headers = {"Authorization": f"Bearer {platform.key}"}
     with Watch(bench.server.url, every=0.01) as watch:
         async with aiohttp.ClientSession(platform.platform.url, headers=headers) as client:
 
-            async def cancel(job_id: str) -> None:
-                asked.append(time.time())
-                async with client.post(f"/v1/jobs/{job_id}/cancel") as answer:
+            async def cancel(path: str, body: dict[str, Any] | None, jobs: int) -> None:
+                began = time.time()
+                asked.extend([began] * jobs)
+                async with client.post(path, json=body) as answer:
                     if answer.status not in {200, 202}:
                         raise RuntimeError(f"{answer.status}: {await answer.text()}")
+                answered.extend([time.time() - began] * jobs)
 
-            await asyncio.gather(*map(cancel, ids))
+            if bulk:
+                await cancel("/v1/jobs/bulk/cancel", {"ids": ids}, len(ids))
+            else:
+                await asyncio.gather(*(cancel(f"/v1/jobs/{job_id}/cancel", None, 1) for job_id in ids))
         await platform.ended(ids, within=60)
         end = time.monotonic() + 30
         while watch.running[-1][1] and time.monotonic() < end:  # noqa: ASYNC110 - a foreign process
             await asyncio.sleep(0.02)
-    return _freed(sorted(asked), watch.running)
+    return _freed(sorted(asked), watch.running), answered
 
 
 def _freed(asked: list[float], running: list[tuple[float, int]]) -> list[float]:
@@ -180,8 +225,9 @@ def scenario_prefix(bench: Bench) -> None:
     pool = groups * (shared + 8) // 3
     slots = bench.slots(32)
     time.sleep(1)  # the port
-    model = entry(bench.place, bench.model, running=64, kv_tokens=max(pool, 2048), options=_quiet(bench))
-    with serving(model, bench.folder / "sglang-small-pool.log") as server:
+    options = options_of(bench.given)
+    model = entry(bench.place, bench.model, running=64, kv_tokens=max(pool, 2048), options=options)
+    with serving(model, bench.folder / "sglang-small-pool.log", place=bench.place) as server:
         bench.server = server
         with bench.whole(slots) as platform:
             platform.run(_same(bench, bench.jobs(64), seed=54))
@@ -242,6 +288,23 @@ def _same(bench: Bench, count: int, *, seed: int) -> list[Request]:
     return bench.texts.grouped(1, count, shared=512, own=64, answer=8 if bench.small else 128, seed=seed)
 
 
+def _bare(
+    bench: Bench, engine: Bare, requests: list[Request], slots: int, scenario: str, *, stream: bool
+) -> Result:
+    spent = Spent()
+    with Watch(bench.server.url) as watch:
+        spent.start()
+        result = engine.run(bare.all_at_once, requests, stream=stream)
+    arm = "bare, streamed" if stream else "bare"
+    seen = watch.document(min(slots, len(requests)))
+    bench.log.add(scenario, arm, **result.document(), **seen, cores=spent.cores(), running=watch.course())
+    return result
+
+
+def _flush(bench: Bench) -> None:
+    httpx.post(f"{bench.server.url}/flush_cache", headers=HEADERS)
+
+
 def _watched(
     bench: Bench,
     platform: Whole,
@@ -252,21 +315,21 @@ def _watched(
     scenario: str = "all at once",
     named: bool = False,
 ) -> Result:
-    httpx.post(f"{bench.server.url}/flush_cache", headers=HEADERS)
+    _flush(bench)
+    spent = Spent()
     with Watch(bench.server.url) as watch:
-        result = platform.run(requests, named=named)
-    bench.log.add(scenario, arm, **result.document(), **watch.document(min(slots, len(requests))))
-    return result
+        spent.start()
+        course = platform.run(requests, named=named)
+    slots = min(slots, len(requests))
+    seen = watch.document(slots, backlog=course.backlog(slots))
+    profile = {"cores": spent.cores(), "seconds_to": course.document(), "running": watch.course()}
+    bench.log.add(scenario, arm, **course.result.document(), **seen, **profile)
+    return course.result
 
 
 def _ratio(bench: Bench, scenario: str, arm: str, ours: list[Result], theirs: list[Result]) -> None:
     ratios = [round(a.tokens_per_second / b.tokens_per_second, 3) for a, b in zip(ours, theirs, strict=True)]
     bench.log.add(scenario, arm, ratios=ratios)
-
-
-def _quiet(bench: Bench) -> dict[str, Any]:
-    """The options that the first server had."""
-    return {name: value for name, value in bench.server.model.options.items() if name == "stream-interval"}
 
 
 async def _runs(asking: httpx.Client) -> int:

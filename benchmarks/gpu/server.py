@@ -3,6 +3,7 @@
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -23,12 +24,16 @@ _PREFILLS: Final = [64, 128, 256, 512, 1024, 2048, 4096, 8192]
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where SGLang is on this machine. `packages` go in front of its interpreter's own."""
+    """Where SGLang is on this machine. `packages` go in front of its interpreter's own.
+
+    The device `timetable` is no SGLang: a server that keeps its timetable (see timetable.py).
+    """
 
     python: Path
     device: str = "cuda"
     packages: Path | None = None
     port: int = 30_111
+    pace: str = "8b"  # of a timetable
 
     @property
     def url(self) -> str:
@@ -64,7 +69,7 @@ def entry(place: Place, model: Path, *, running: int = 1024, **more: Any) -> SGL
             "engine": "sglang",
             "path": str(model),
             "python": place.python,
-            "device": place.device,
+            "device": "cuda" if place.device == "cuda" else "cpu",
             "port": place.port,
             "slots": running,
             "context_length": 8192,
@@ -83,6 +88,7 @@ class Server:
 
     model: SGLangModel
     log: Path
+    place: Place
     started_in: list[float] = field(default_factory=list)
     _is_ready: bool = False
     _process: "subprocess.Popen[bytes] | None" = None
@@ -95,14 +101,24 @@ class Server:
     def is_up(self) -> bool:
         return self._process is not None
 
+    @property
+    def pid(self) -> int | None:
+        return None if self._process is None else self._process.pid
+
     def launch(self) -> None:
         words = arguments(self.model, port=self.model.port or 0, api_key=KEY)
+        argv = command(self.model) if self.place.device != "timetable" else self._timetable()
         with self.log.open("ab") as log:
-            self._process = _spawn(command(self.model), environment(self.model, os.environ), log)
+            self._process = _spawn(argv, environment(self.model, os.environ), log)
         assert self._process.stdin is not None  # noqa: S101 - asked for
         self._process.stdin.write("\0".join(words).encode() + b"\n")
         self._process.stdin.flush()
         self._launched = time.monotonic()
+
+    def _timetable(self) -> tuple[str, ...]:
+        interval = str(self.model.options.get("stream-interval", 1))
+        paced = ("--model", self.place.pace, "--slots", str(self.model.slots), "--stream-interval", interval)
+        return (sys.executable, "-m", "benchmarks.gpu.timetable", "--port", str(self.model.port), *paced)
 
     def wait(self) -> None:
         if self._is_ready:
@@ -133,11 +149,10 @@ HEADERS: Final = {"Authorization": f"Bearer {KEY}"}
 
 
 @contextmanager
-def serving(model: SGLangModel, log: Path, *, launched: Server | None = None) -> Iterator[Server]:
-    server = launched or Server(model, log)
+def serving(model: SGLangModel, log: Path, *, place: Place) -> Iterator[Server]:
+    server = Server(model, log, place)
     try:
-        if launched is None:
-            server.launch()
+        server.launch()
         server.wait()
         yield server
     finally:
