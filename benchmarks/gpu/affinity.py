@@ -137,3 +137,7 @@ async def _feed(client: aiohttp.ClientSession, url: str, queue: deque[Request]) 
         ended, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
         usages += [one.result() for one in ended]
     return usages
+
+
+if __name__ == "__main__":
+    sys.exit(main())
