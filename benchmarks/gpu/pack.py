@@ -1,4 +1,4 @@
-"""Packs what a CUDA machine without internet lacks, by name, with pip and apt-get: 105 MB in four archives.
+"""Packs what a CUDA machine without internet lacks, by name, with pip and apt-get: 137 MB in four archives.
 
 Run on Debian 12, x86-64: python -m benchmarks.gpu.pack ARCHIVES [--only sglang penstock services]
 Needs pip, apt-get, dpkg-deb, strip and xz, 5 GB below the temporary folder, about ten minutes on two cores.
