@@ -242,6 +242,37 @@ async def test_room_is_free_again_after_a_batch_that_failed(
     assert batch.errors.data[0].code == "too_many_lines"
 
 
+async def test_a_file_of_more_lines_than_a_batch_may_have_is_refused(
+    client: AsyncOpenAI, desk: BatchDesk, database: Database, settings: Settings
+) -> None:
+    small = settings.batches.model_copy(update={"most_lines": 3})
+    desk._preparation._settings = settings.model_copy(update={"batches": small})
+    fits = await submit(client, jsonl(*map(line, "abc")))
+    too_many = await submit(client, jsonl(*map(line, "defg")))
+    await desk.settle()
+    batch = await client.batches.retrieve(too_many)
+
+    assert (await client.batches.retrieve(fits)).status == "in_progress"
+    assert batch.status == "failed"
+    assert batch.errors
+    assert batch.errors.data
+    assert [(one.code, one.line) for one in batch.errors.data] == [("too_many_lines", None)]
+    assert await count(database, Job) == 3
+
+
+async def test_what_a_batch_says_of_degradation_is_of_lines_that_say_nothing(
+    client: AsyncOpenAI, desk: BatchDesk, database: Database
+) -> None:
+    own = line("b")
+    own["body"]["degradation"] = {"allow": []}
+    await submit(client, jsonl(line("a"), own), degradation={"allow": ["truncate"]})
+    await desk.settle()
+    claims = await claim(database, [job_id for job_id, _ in await waiting(database)])
+    said = {one.request["messages"][-1]["content"]: one.request["degradation"]["allow"] for one in claims}
+
+    assert said == {"Question a?": ["truncate"], "Question b?": []}
+
+
 async def test_failed_lines_are_in_the_error_file_and_only_they_are_run_again(
     client: AsyncOpenAI, desk: BatchDesk, database: Database, api_client: httpx.AsyncClient
 ) -> None:
