@@ -8,7 +8,8 @@ from sqlalchemy import Connection
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from core.settings import DatabaseSettings, load_settings
-from models import batch_tables, template_table, webhook_tables  # noqa: F401 - so that their tables are known
+# So that their tables are known.
+from models import batch_tables, shift_table, template_table, webhook_tables  # noqa: F401
 from models.dialect import UtcDateTime, open_database
 from models.tables import Base
 

@@ -49,12 +49,15 @@ class LevelChange:
     after: int
 
 
-@dataclass(frozen=True, slots=True)
-class Serving:
-    """A live worker: the models that it serves, and since when."""
+class Shift(Protocol):
+    """A time that a worker was there: see `models.repositories.fleet`."""
 
-    models: Sequence[str]
-    since: datetime
+    @property
+    def models(self) -> Sequence[str]: ...
+    @property
+    def started_at(self) -> datetime: ...
+    @property
+    def ended_at(self) -> datetime: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +70,7 @@ class Period:
     is_partial: bool = False
     changes: Sequence[LevelChange] = ()
     levels: Mapping[str, int] = field(default_factory=dict)
-    workers: Sequence[Serving] = ()
+    shifts: Sequence[Shift] = ()
     prices: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -182,11 +185,11 @@ def _seconds_at(model: str, period: Period) -> dict[str, float]:
 
 
 def _cost(period: Period) -> list[dict[str, Any]]:
-    """Of the workers that are alive now, for as long as they were within the period; idle time costs, too."""
+    """Of all workers, those that have gone as well, for as long as they were there; idle time costs, too."""
     found = []
     for model, price in sorted(period.prices.items()):
-        starts = [max(one.since, period.since) for one in period.workers if model in one.models]
-        hours = sum(((period.until - start) for start in starts), timedelta()) / timedelta(hours=1)
+        spent = (_within(period, one) for one in period.shifts if model in one.models)
+        hours = sum(spent, timedelta()) / timedelta(hours=1)
         tokens = _Tokens()
         for job in period.jobs:
             if job.model == model:
@@ -205,6 +208,10 @@ def _cost(period: Period) -> list[dict[str, Any]]:
             }
         )
     return found
+
+
+def _within(period: Period, shift: Shift) -> timedelta:
+    return max(timedelta(), min(shift.ended_at, period.until) - max(shift.started_at, period.since))
 
 
 def _timeline(period: Period) -> list[dict[str, Any]]:

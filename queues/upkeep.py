@@ -30,6 +30,7 @@ logger = get_logger(__name__)
 
 _CHUNK: Final = 500
 _SILENT: Final = timedelta(hours=1)
+_SHIFTS: Final = timedelta(days=8)  # a report looks back a week
 _BEFORE_NEXT_RELEASE: Final = timedelta(seconds=5)
 
 
@@ -240,6 +241,7 @@ class Upkeep:
         await self._forget_changes()
         async with self._database.begin() as connection:
             await usage.forget(connection, before=(datetime.now(UTC) - self._settings.usage_retention).date())
+            await fleet.forget_shifts(connection, before=datetime.now(UTC) - _SHIFTS)
         while True:
             async with self._database.begin() as connection:
                 gone = await jobs.forget(connection, limit=self._settings.retention_chunk)

@@ -13,7 +13,7 @@ from api.job_answers import json_answer
 from core.errors import InvalidField
 from core.setting_types import parse_duration
 from models.repositories import degradation, fleet, outcomes
-from queues.report import LevelChange, Period, Serving, summarise
+from queues.report import LevelChange, Period, summarise
 
 router = APIRouter(tags=["operation"], default_response_class=Response)
 
@@ -59,9 +59,6 @@ async def _period(parts: Parts, connection: AsyncConnection, lasts: timedelta) -
             if one.at is not None and one.before != one.after
         ],
         levels={name: verdict.state.level if verdict else 0 for name, verdict in verdicts.items()},
-        workers=[
-            Serving(tuple(worker.slots), worker.started_at)
-            for worker in await fleet.alive(connection, within=alive)
-        ],
+        shifts=await fleet.shifts(connection, since, alive_within=alive),
         prices={model.name: model.gpus * model.gpu_hour_price for model in parts.catalogue.models},
     )

@@ -56,7 +56,7 @@ class ReportLevels(Document):
 
 
 class ReportCost(Document):
-    """Of the workers that are alive now; in the currency of the catalogue's `gpu_hour_price`."""
+    """Of all workers of the period, gone or not; in the currency of the catalogue's `gpu_hour_price`."""
 
     model: str
     worker_hours: float

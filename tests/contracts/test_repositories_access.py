@@ -1,12 +1,12 @@
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from models.dialect import Database
 from models.repositories import access, fleet
 from models.repositories.access import KeyRow, TenantRow
-from models.repositories.fleet import WorkerRow
+from models.repositories.fleet import Shift, WorkerRow
 from tests.contracts.stores import HOUR, ago, now
 
 ACME = TenantRow("ten_1", "acme", ago(days=1))
@@ -146,3 +146,43 @@ async def test_a_worker_that_signs_off_is_gone(database: Database) -> None:
         await fleet.sign_off(connection, "a")
 
     assert [worker.name for worker in await alive(database)] == ["b"]
+
+
+async def shifts(database: Database, *, alive_within: timedelta = HOUR) -> list[Shift]:
+    async with database.read() as connection:
+        found = await fleet.shifts(connection, datetime.now(UTC) - HOUR, alive_within=alive_within)
+    return sorted(found, key=lambda shift: shift.models)
+
+
+async def test_the_time_of_workers_that_have_gone_is_kept(database: Database) -> None:
+    for name in ("a", "b", "c"):
+        await report(database, name, {name: 1})
+    seen = {worker.name: worker for worker in await alive(database)}
+
+    async with database.begin() as connection:
+        await fleet.sign_off(connection, "a")
+    silent = await shifts(database, alive_within=-HOUR)
+    [signed_off, _, still_there] = await shifts(database)
+    async with database.begin() as connection:
+        await fleet.forget_silent(connection, after=-HOUR)
+    forgotten = await shifts(database)
+
+    assert [shift.models for shift in silent] == [("a",), ("b",), ("c",)]
+    assert (signed_off.started_at, silent[1].ended_at) == (seen["a"].started_at, seen["b"].seen_at)
+    assert signed_off.ended_at > seen["a"].seen_at
+    assert still_there.ended_at > seen["c"].seen_at
+    assert forgotten == silent
+
+
+async def test_the_time_of_workers_is_forgotten_after_a_while(database: Database) -> None:
+    await report(database, "a", {"tiny": 1})
+    async with database.begin() as connection:
+        await fleet.sign_off(connection, "a")
+        await fleet.forget_shifts(connection, before=datetime.now(UTC) - HOUR)
+    kept = await shifts(database)
+
+    async with database.begin() as connection:
+        await fleet.forget_shifts(connection, before=datetime.now(UTC) + HOUR)
+
+    assert len(kept) == 1
+    assert await shifts(database) == []

@@ -16,6 +16,7 @@ from models.batch_tables import Batch, BatchTally
 from models.dialect import Database
 from models.keys import ADMIN
 from models.repositories import access, outcomes
+from models.shift_table import WorkerShift
 from tests.platform_fixtures import SimulatedWorker, TestTenant, client_of, make_tenant, parsed_events
 
 OWN = {OWN_HEADER: "1"}
@@ -314,6 +315,10 @@ async def test_a_report_says_what_became_of_the_last_hour(
     await worker.sign_on()
     jobs = [(await api_client.post("/v1/jobs", json={"prompt": f"p{n}"})).json()["id"] for n in range(3)]
     await worker.run(jobs[0])
+    now = datetime.now(UTC)
+    gone = {"name": "w0", "started_at": now - timedelta(hours=1), "ended_at": now - timedelta(minutes=3)}
+    async with database.begin() as connection:
+        await connection.execute(insert(WorkerShift.__table__).values(models=["default"], **gone))
 
     found = (await api_client.get("/v1/admin/report?window=15m")).json()
     too_long = await api_client.get("/v1/admin/report?window=8d")
@@ -325,6 +330,7 @@ async def test_a_report_says_what_became_of_the_last_hour(
     assert found["total"]["outcomes"] == {"completed": 1, "queued": 2}
     assert found["total"]["tokens"] == {"prompt": 3, "cached": 0, "completion": 2}
     assert (found["is_partial"], [one["model"] for one in found["cost"]]) == (False, ["default"])
+    assert found["cost"][0]["worker_hours"] == pytest.approx(0.2, abs=0.02)
     assert too_long.status_code == 422
     assert ([one.id for one in newest], has_more) == ([jobs[2], jobs[1]], True)
 

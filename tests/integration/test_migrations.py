@@ -14,7 +14,7 @@ from sqlalchemy.engine import make_url
 
 from cli.schema import upgrade
 from core.settings import DatabaseSettings
-from models import batch_tables, template_table, webhook_tables
+from models import batch_tables, shift_table, template_table, webhook_tables
 from models.dialect import open_database
 from models.repositories.schema import applied_revision, latest_revision
 from models.tables import Base
@@ -22,6 +22,7 @@ from tests.contracts.stores import accept, new_job, read
 from tests.services import Services
 
 assert batch_tables
+assert shift_table
 assert template_table
 assert webhook_tables  # their tables are among them
 TABLES = set(Base.metadata.tables)

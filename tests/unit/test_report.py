@@ -12,7 +12,8 @@ from cli.client import Client
 from cli.main import app
 from core.errors import ConfigurationMistake
 from core.settings import load_settings
-from queues.report import LevelChange, Period, Serving, percentile, summarise
+from models.repositories.fleet import Shift
+from queues.report import LevelChange, Period, percentile, summarise
 
 SINCE = datetime(2026, 1, 1, 12, tzinfo=UTC)
 UNTIL = SINCE + timedelta(hours=1)
@@ -85,14 +86,16 @@ def test_time_at_a_level_adds_up_to_the_period() -> None:
     assert other == {"model": "n", "seconds": {"2": 3600.0}}
 
 
-def test_cost_counts_the_time_that_workers_were_there() -> None:
-    workers = [
-        Serving(["m"], after(minutes=30)),
-        Serving(["m"], SINCE - timedelta(days=1)),
-        Serving(["n"], SINCE),
+def test_cost_counts_the_time_that_workers_were_there_and_of_those_that_have_gone() -> None:
+    shifts = [
+        Shift(("m",), after(minutes=30), UNTIL),
+        Shift(("m", "n"), SINCE - timedelta(days=1), after(minutes=45)),
+        Shift(("m",), after(minutes=10), after(minutes=25)),
+        Shift(("m",), SINCE - timedelta(days=2), SINCE - timedelta(days=1)),
+        Shift(("n",), SINCE, UNTIL),
     ]
 
-    [cost] = report(DONE, workers=workers, prices={"m": 2.0})["cost"]
+    [cost] = report(DONE, shifts=shifts, prices={"m": 2.0})["cost"]
 
     assert cost == {
         "model": "m",
