@@ -15,6 +15,7 @@ from api.middleware import BodyLimit, RequestContext
 from api.routes import (
     answers_admin,
     batches,
+    batches_admin,
     console,
     dead_letters,
     degradation,
@@ -118,6 +119,7 @@ def create_app(
         overview.router,
         report.router,
         jobs_admin.router,
+        batches_admin.router,
         console.router,
         health.router,
     ):

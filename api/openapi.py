@@ -84,6 +84,7 @@ _MODELS: Final[list[tuple[type[BaseModel], JsonSchemaMode]]] = [
     (overview_read.OverviewRead, "serialization"),
     (overview_read.JobStanding, "serialization"),
     (overview_read.JobGlimpsePage, "serialization"),
+    (overview_read.BatchOverview, "serialization"),
     (report_read.ReportRead, "serialization"),
 ]
 

@@ -17,7 +17,8 @@ export function tell(text, tone = "good") {
 
 // Resolves to the answer, or to undefined where it was refused and said so.
 export async function act(button, done, method, path, body) {
-  button.disabled = true;
+  const hadFocus = document.activeElement === button;
+  button.disabled = true; // and so it loses the focus
   try {
     const answer = await call(method, path, body);
     tell(done);
@@ -28,5 +29,12 @@ export async function act(button, done, method, path, body) {
     return undefined;
   } finally {
     button.disabled = false;
+    if (hadFocus && document.activeElement === document.body) keepPlace(button);
   }
+}
+
+// The focus is on the button, or where it has gone meanwhile on the list that it was in.
+function keepPlace(button) {
+  const place = button.offsetParent ? button : button.closest(".scroll");
+  place?.focus();
 }

@@ -12,9 +12,18 @@ export class Refused extends Error {
 
 export async function call(method, path, body) {
   const headers = body === undefined ? OWN : { ...OWN, "Content-Type": "application/json" };
-  const answer = await fetch(path, { method, headers, body: body === undefined ? undefined : JSON.stringify(body) });
+  const answer = await sent(path, { method, headers, body: body === undefined ? undefined : JSON.stringify(body) });
   if (!answer.ok) throw await refusal(answer);
   return answer.status === 204 ? null : answer.json();
+}
+
+// A browser's own word for it, "Failed to fetch", helps nobody.
+async function sent(path, options) {
+  try {
+    return await fetch(path, options);
+  } catch {
+    throw new Refused(0, "The API does not answer. Is it running?");
+  }
 }
 
 async function refusal(answer) {

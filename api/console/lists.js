@@ -1,6 +1,7 @@
 // Lists beside the queues: dead letters, batches, tenants and changes of level.
 
 import { act } from "./actions.js";
+import { confirmed } from "./confirm.js";
 import { h, table } from "./dom.js";
 import { brief, clock, count, cut, since, span } from "./format.js";
 import { jobButton } from "./jobs.js";
@@ -48,10 +49,54 @@ export function makeBatches(place) {
       { title: "Lines done", make: meter, update: (node, batch) => node.show(batch.completed + batch.failed, batch.total) },
       { title: "Failed", class: "number", text: (batch) => count(batch.failed), state: (batch) => (batch.failed ? "bad" : null) },
       { title: "Time left", class: "number", text: (batch) => (batch.finished_at ? "–" : span(new Date(batch.expires_at) - Date.now())) },
+      { title: "What to do", make: batchButtons, update: (node, batch) => node.show(batch) },
     ],
   });
   place.append(shown.node);
   return (frame) => shown.show(frame.batches);
+}
+
+const STOPPABLE = new Set(["validating", "in_progress"]);
+
+function batchButtons(row) {
+  const stop = h("button", { type: "button" }, "Cancel");
+  const retry = h("button", { type: "button" }, "Retry failed lines");
+  const send = (button, done, verb) => act(button, done, "POST", `/v1/admin/batches/${row.item.id}/${verb}`);
+  stop.addEventListener("click", async () => {
+    const { id, completed, failed, total } = row.item;
+    const left = `${count(total - completed - failed)} of its ${count(total)} lines have not ended and will not run. What is done is delivered.`;
+    const wanted = await confirmed({
+      question: `Cancel batch ${cut(id)}?`,
+      consequence: total ? left : "Its file is not checked yet: none of its lines will run.",
+      yes: "Cancel the batch",
+      no: "Let it run",
+    });
+    if (wanted) await send(stop, `${cut(id)} is being cancelled`, "cancel");
+  });
+  retry.addEventListener("click", async () => {
+    const { id, tenant_id, completed, total } = row.item;
+    const wanted = await confirmed({
+      question: `Run failed lines of ${cut(id)} again?`,
+      consequence: `A new batch of ${tenant_id} runs the ${count(total - completed)} lines that did not complete, and their tokens are used again.`,
+      yes: "Run them again",
+      no: "Leave it",
+    });
+    if (wanted) await send(retry, `A new batch runs the failed lines of ${cut(id)}`, "retry_failed");
+  });
+  const node = h("span", { class: "buttons" }, stop, retry);
+  node.show = (batch) => {
+    offer(stop, STOPPABLE.has(batch.status));
+    offer(retry, batch.has_failed_lines);
+    stop.setAttribute("aria-label", `Cancel batch ${cut(batch.id)}`);
+    retry.setAttribute("aria-label", `Retry failed lines of batch ${cut(batch.id)}`);
+  };
+  return node;
+}
+
+// A button that goes while it has the focus leaves the focus in its list.
+function offer(button, isOffered) {
+  if (!isOffered && document.activeElement === button) button.closest(".scroll").focus();
+  button.hidden = !isOffered;
 }
 
 export function makeTenants(place) {

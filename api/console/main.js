@@ -59,6 +59,7 @@ function leave(message) {
   watching?.abort();
   watching = null;
   byId("job").close();
+  byId("confirm").close();
   byId("house").hidden = true;
   byId("door").hidden = false;
   say(byId("door-message"), message);
@@ -109,7 +110,7 @@ byId("sign-in").addEventListener("submit", async (event) => {
     key.value = "";
     enter(await call("GET", "/console/session"));
   } catch (error) {
-    say(byId("door-message"), error.status ? error.message : "The API does not answer. Is it running?");
+    say(byId("door-message"), error.message);
   }
 });
 

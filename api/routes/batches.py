@@ -1,9 +1,8 @@
 """OpenAI's batches, and beyond them the output so far and a repetition of what failed."""
 
-import re
 from typing import Annotated, Final
 
-from fastapi import APIRouter, Depends, Path, Query, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 from starlette.responses import StreamingResponse
 
 from api import openapi
@@ -11,9 +10,9 @@ from api.dependencies import JobsCaller, parts_of
 from api.headers import idempotency_key
 from api.job_answers import json_answer
 from api.json_body import read_json
+from api.routes.batch_ids import BatchId
 from api.routes.files import After
 from api.schemas.batch_read import render_batch
-from core.errors import NotFound
 from models.service_class import clamp
 from queues.batches.service import NewBatch
 from queues.requests.batch_request import BatchCreate
@@ -21,18 +20,8 @@ from queues.requests.validation import validate
 
 router = APIRouter(tags=["batches"], default_response_class=Response)
 
-_ID: Final = re.compile(r"batch_[0-9A-Za-z]{1,60}", re.ASCII)
 _JSONL: Final = "application/jsonl"
 _REPLAYED: Final = {"Idempotency-Replayed": "true"}
-
-
-async def _checked(batch_id: Annotated[str, Path(examples=["batch_01C7zJ4Vt3mYQ2w8Kx5bRn"])]) -> str:
-    if not _ID.fullmatch(batch_id):
-        raise NotFound("There is no such batch.")
-    return batch_id
-
-
-BatchId = Annotated[str, Depends(_checked)]
 
 
 @router.post(

@@ -131,6 +131,8 @@ class JobGlimpsePage(Document):
 
 
 class BatchOverview(Document):
+    """`has_failed_lines`: it ended with lines that may be run again."""
+
     id: str
     tenant_id: str
     status: str
@@ -142,6 +144,8 @@ class BatchOverview(Document):
     created_at: datetime
     expires_at: datetime
     finished_at: datetime | None
+    retry_of: str | None
+    has_failed_lines: bool
 
 
 class Totals(Document):
@@ -202,7 +206,7 @@ def render_overview(
         "changes": [render_change(change) for change in seen.changes],
         "jobs": {which.value: [render_glimpse(one, now.at) for one in seen.jobs[which]] for which in Which},
         "dead_letters": [render_letter(letter) for letter in seen.letters],
-        "batches": [asdict(batch) for batch in seen.batches],
+        "batches": [render_batch_glimpse(batch) for batch in seen.batches],
     }
 
 
@@ -307,6 +311,10 @@ def render_glimpse(job: Glimpse, at: datetime) -> dict[str, Any]:
         "tokens": usage.get("total_tokens") if usage else None,
         "level": level_of(degradation),
     }
+
+
+def render_batch_glimpse(batch: BatchGlimpse) -> dict[str, Any]:
+    return asdict(batch)
 
 
 def _age(since: datetime | None, at: datetime) -> float:

@@ -70,6 +70,8 @@ class BatchGlimpse:
     created_at: datetime
     expires_at: datetime
     finished_at: datetime | None
+    retry_of: str | None
+    has_failed_lines: bool  # they are in a file, and may be run again
 
 
 def _glimpses() -> Select[Any]:
@@ -144,26 +146,42 @@ async def owner(connection: AsyncConnection, job_id: str) -> str | None:
     ).scalar_one_or_none()
 
 
+_BATCH: Final = (
+    _batches.c.id,
+    _batches.c.tenant_id,
+    _batches.c.status,
+    _batches.c.service_class,
+    _batches.c.total,
+    _batches.c.loaded,
+    _batches.c.completed,
+    _batches.c.failed,
+    _batches.c.created_at,
+    _batches.c.expires_at,
+    _batches.c.finished_at,
+    _batches.c.retry_of,
+    _batches.c.error_file_id.is_not(None).label("has_failed_lines"),
+)
+
+
 async def batches(connection: AsyncConnection, *, limit: int) -> list[BatchGlimpse]:
     """The newest first. What ended since the sums were last written down is counted, too."""
-    found = await connection.execute(
-        select(
-            _batches.c.id,
-            _batches.c.tenant_id,
-            _batches.c.status,
-            _batches.c.service_class,
-            _batches.c.total,
-            _batches.c.loaded,
-            _batches.c.completed,
-            _batches.c.failed,
-            _batches.c.created_at,
-            _batches.c.expires_at,
-            _batches.c.finished_at,
-        )
-        .order_by(_batches.c.id.desc())
-        .limit(limit)
-    )
-    rows = found.all()
+    return await _batches_of(connection, select(*_BATCH).order_by(_batches.c.id.desc()).limit(limit))
+
+
+async def batch(connection: AsyncConnection, batch_id: str) -> BatchGlimpse | None:
+    found = await _batches_of(connection, select(*_BATCH).where(_batches.c.id == batch_id))
+    return found[0] if found else None
+
+
+async def batch_owner(connection: AsyncConnection, batch_id: str) -> str | None:
+    """The tenant of a batch; None where there is no such batch."""
+    return (
+        await connection.execute(select(_batches.c.tenant_id).where(_batches.c.id == batch_id))
+    ).scalar_one_or_none()
+
+
+async def _batches_of(connection: AsyncConnection, statement: Select[Any]) -> list[BatchGlimpse]:
+    rows = (await connection.execute(statement)).all()
     ended = await _tallied(connection, [row.id for row in rows])
     return [_batch(row, *ended.get(row.id, (0, 0))) for row in rows]
 

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 import httpx
 import pytest
+from axe_playwright_python.async_playwright import Axe
 from playwright.async_api import (
     Browser,
     BrowserContext,
@@ -23,6 +24,22 @@ from tests.embedded import Up, up
 
 IMAGES = Path(__file__).resolve().parents[2] / "docs" / "images"
 KEY = "sk-key_operator-0123456789abcdef0123"
+# In the order of docs/how-to/console.md, "From top to bottom".
+PARTS = (
+    *("#attention", "#totals", "#models", "#workers", "#jobs-title", "#dead-title"),
+    *("#try-title", "#tenants-title", "#batches-title", "#levels-title"),
+)
+_NUMBER = """(parts) => parts.forEach((part, index) => {
+    const place = document.querySelector(part).getBoundingClientRect();
+    const mark = document.createElement("div");
+    mark.dataset.number = mark.textContent = String(index + 1);
+    Object.assign(mark.style, {
+        position: "absolute", zIndex: 4, width: "22px", height: "22px", borderRadius: "50%",
+        left: `${Math.max(2, place.left + scrollX - 24)}px`, top: `${place.top + scrollY - 4}px`,
+        background: "#b3261e", color: "#fff", font: "700 12px/22px sans-serif", textAlign: "center",
+    });
+    document.body.append(mark);
+})"""
 _LOOK = 20_000  # milliseconds that a page may take to show what it should
 
 
@@ -48,6 +65,12 @@ class Console:
         """Into docs/images where TEST_PICTURES is set; else the tree stays as it is."""
         if os.environ.get("TEST_PICTURES"):
             await self.page.screenshot(path=IMAGES / f"{name}.png", full_page=whole, animations="disabled")
+
+    async def take_numbered_picture(self, name: str) -> None:
+        """The whole page with the numbers of docs/how-to/console.md at its parts."""
+        await self.page.evaluate(_NUMBER, list(PARTS))
+        await self.take_picture(name, whole=True)
+        await self.page.evaluate("document.querySelectorAll('[data-number]').forEach((one) => one.remove())")
 
 
 @pytest.fixture
@@ -121,3 +144,14 @@ async def console(request: pytest.FixtureRequest, chromium: Browser, platform: U
     await context.close()
     assert found.troubles == []
     assert found.origins <= {platform.url}
+
+
+async def serious(page: Page) -> list[str]:
+    """What axe calls serious or critical: rule and element."""
+    found = (await Axe().run(page)).response["violations"]
+    return [
+        f"{one['id']}: {node['html'][:200]}"
+        for one in found
+        if one["impact"] in {"serious", "critical"}
+        for node in one["nodes"]
+    ]

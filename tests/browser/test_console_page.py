@@ -9,13 +9,12 @@ from typing import Any
 
 import httpx
 import pytest
-from axe_playwright_python.async_playwright import Axe
 from playwright.async_api import Browser, Page, expect
 
 from core.settings import DatabaseSettings, Settings
 from models.dialect import open_database
 from queues.upkeep import Upkeep
-from tests.browser.conftest import KEY, Console, watch
+from tests.browser.conftest import KEY, Console, serious, watch
 from tests.contracts.stores import claim
 from tests.embedded import Up, lonely_api, up
 from tests.fakes.fake_publisher import FakePublisher
@@ -162,6 +161,8 @@ async def test_a_full_queue_raises_the_level_in_sight(
         await expect(page.get_by_role("region", name="Changes of level").first).to_contain_text("0 → 1")
         colours = request.node.callspec.params["console"]
         await console.take_picture("console" if colours == "light" else "console-dark", whole=True)
+        if colours == "light":
+            await console.take_numbered_picture("console-numbered")
         assert await serious(page) == []
         waiting = await api.get("/v1/admin/jobs", params={"which": "waiting", "limit": 100})
         await cancel(api, [job["id"] for job in waiting.json()["data"]])
@@ -282,14 +283,3 @@ async def test_an_api_that_went_away_is_said_and_found_again(chromium: Browser, 
     with up(tmp_path, port=port):
         await expect(link).to_have_text("Live")
     await context.close()
-
-
-async def serious(page: Page) -> list[str]:
-    """What axe calls serious or critical: rule and element."""
-    found = (await Axe().run(page)).response["violations"]
-    return [
-        f"{one['id']}: {node['html'][:200]}"
-        for one in found
-        if one["impact"] in {"serious", "critical"}
-        for node in one["nodes"]
-    ]

@@ -80,6 +80,8 @@ OPERATIONS = [
     ("GET", "/v1/admin/jobs"),
     ("GET", "/v1/admin/jobs/{job_id}"),
     ("POST", "/v1/admin/jobs/{job_id}/cancel"),
+    ("POST", "/v1/admin/batches/{batch_id}/cancel"),
+    ("POST", "/v1/admin/batches/{batch_id}/retry_failed"),
     ("GET", "/v1/usage"),
     ("DELETE", "/v1/admin/answers/{job_id}"),
     ("GET", "/v1/admin/tenants/{tenant_id}/limits"),
