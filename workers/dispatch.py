@@ -157,7 +157,8 @@ class Desk:
 
     def stop(self, run: Run, why: Stop) -> None:
         if not run.stopped.done():
-            if why is Stop.LOST:
+            # A run that is being recorded has no lease any more because it ended, and has lost nothing.
+            if why is Stop.LOST and run.begun:
                 self.meter.lost()
             run.stopped.set_result(why)
             if run.begun and run.task is not None:

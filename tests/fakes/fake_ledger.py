@@ -26,6 +26,7 @@ class FakeLedger:
     offered: list[tuple[str, int]] = field(default_factory=list)
     strikes: Counter[str] = field(default_factory=Counter)
     written: asyncio.Event | None = None
+    settling: asyncio.Event = field(default_factory=asyncio.Event)
 
     def add(self, job_id: str, **changes: Any) -> None:
         request = changes.pop("request", {"prompt": job_id, "max_tokens": 4})
@@ -64,6 +65,7 @@ class FakeLedger:
         return Claim(job, self.requests[job_id], None, 10, self.strikes[job_id])
 
     async def settle(self, ending: Ending) -> tuple[int, datetime] | None:
+        self.settling.set()
         if self.written is not None:
             await self.written.wait()
         job = self.jobs[ending.job_id]
