@@ -7,6 +7,7 @@ from typing import Any
 
 import celery.events.dispatcher
 import prometheus_client
+import prometheus_client.metrics
 
 import api.meter
 import queues.observer
@@ -16,6 +17,11 @@ import workers.vitals
 
 
 def _nothing(*_: Any, **__: Any) -> None: ...
+
+
+def _itself(metric: Any, *_: Any, **__: Any) -> Any:
+    """No child is looked up either."""
+    return metric
 
 
 async def _pass(self: Any, scope: Any, receive: Any, send: Any) -> None:
@@ -30,6 +36,7 @@ async def _no_look(_: Any) -> int:
     return 0
 
 
+prometheus_client.metrics.MetricWrapperBase.labels = _itself  # type: ignore[method-assign]
 for _metric, _methods in (
     (prometheus_client.Counter, ("inc",)),
     (prometheus_client.Gauge, ("set", "inc", "dec", "clear")),
