@@ -27,6 +27,7 @@ def pages() -> dict[Path, str]:
         REFERENCE / "settings.md": settings_page(),
         REFERENCE / "cli.md": cli_page(),
         REFERENCE / "metrics.md": metrics_page(),
+        REFERENCE / "dashboards.md": _GENERATED + "\n" + dashboards.page(),
     }
 
 

@@ -135,6 +135,9 @@ def _show_ledger(seen: Overview) -> None:
     metrics.LEASES_OVERDUE.set(ledger.overdue_leases)
     metrics.DELIVERIES_OPEN.set(ledger.deliveries.open)
     metrics.DELIVERIES_LATE.set(_age(seen, ledger.deliveries.late_since))
+    for status in metrics.BATCH_STATES:
+        metrics.BATCHES_OPEN.labels(status).set(ledger.batches.by_status.get(status, 0))
+    metrics.BATCH_LINES_OPEN.set(ledger.batches.lines)
 
 
 def _show_backlog(seen: Overview, backlog: Backlog) -> None:

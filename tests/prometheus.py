@@ -32,10 +32,23 @@ def binary(name: str) -> str:
 
 
 @contextmanager
-def running_prometheus(folder: Path, targets: Mapping[str, list[int]]) -> Iterator[httpx.Client]:
-    """The shipped rules over processes of this machine, by job name and port, scraped every second."""
+def running_prometheus(
+    folder: Path, targets: Mapping[str, list[int]], *, instance: str | None = None
+) -> Iterator[httpx.Client]:
+    """The shipped rules over processes of this machine, by job name and port, scraped every second.
+
+    `instance`, with {job} in it, is what each process is called in place of its address.
+    """
     scrapes = [
-        {"job_name": job, "static_configs": [{"targets": [f"127.0.0.1:{port}" for port in ports]}]}
+        {
+            "job_name": job,
+            "static_configs": [
+                {
+                    "targets": [f"127.0.0.1:{port}" for port in ports],
+                    "labels": {"instance": instance.format(job=job)} if instance else {},
+                }
+            ],
+        }
         for job, ports in targets.items()
     ]
     configuration = {
@@ -85,6 +98,16 @@ def health(client: httpx.Client) -> dict[str, str]:
 
 def ask(client: httpx.Client, expression: str) -> list[dict[str, Any]]:
     answer = client.get("/api/v1/query", params={"query": expression}).raise_for_status().json()
+    result: list[dict[str, Any]] = answer["data"]["result"]
+    return result
+
+
+def ask_range(
+    client: httpx.Client, expression: str, since: float, until_: float, *, step: float
+) -> list[dict[str, Any]]:
+    """Series with their `values`, pairs of a time and a number as text; raises where it does not parse."""
+    asked = {"query": expression, "start": since, "end": until_, "step": step}
+    answer = client.get("/api/v1/query_range", params=asked).raise_for_status().json()
     result: list[dict[str, Any]] = answer["data"]["result"]
     return result
 

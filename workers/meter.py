@@ -22,6 +22,9 @@ class DeskMeter:
         self._group = metrics.DISPATCH_GROUP.labels(model)
         self._claim_seconds = metrics.CLAIM_SECONDS.labels(model)
         self._not_claimed = metrics.NOT_CLAIMED.labels(model)
+        # There from the start: what begins at 1 never rose, to Prometheus.
+        for rare in (metrics.STALE_FINISHES, metrics.ENGINE_STALLS, metrics.LEASES_LOST):
+            rare.labels(model)
 
     def claimed(self, claims: Sequence[Claim], *, asked: int, seconds: float) -> None:
         self._claim_seconds.observe(seconds)

@@ -56,8 +56,19 @@ _ERRORS: Final = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 0.75, 1, 2, 5)
 _GROUPS: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 
 
-def counter(name: str, meaning: str, labels: Sequence[str] = (), *, by: Sequence[Process]) -> Counter:
-    return _declare(Counter(name, meaning, labels, registry=REGISTRY), name, meaning, labels, by)
+def counter(
+    name: str,
+    meaning: str,
+    labels: Sequence[str] = (),
+    *,
+    by: Sequence[Process],
+    values: Sequence[str] = (),
+) -> Counter:
+    """`values` of its only label are there from the start: what begins at 1 never rose, to Prometheus."""
+    made = Counter(name, meaning, labels, registry=REGISTRY)
+    for value in values:
+        made.labels(value)
+    return _declare(made, name, meaning, labels, by)
 
 
 def gauge(
@@ -133,7 +144,11 @@ SUBMISSION_SECONDS: Final = histogram(
     "penstock_submission_commit_seconds", "Time of the transaction that accepts a group of jobs.", by=_API
 )
 FEEDBACK: Final = counter(
-    "penstock_feedback_total", "Scores that users gave their answers: up or down.", ("score",), by=_API
+    "penstock_feedback_total",
+    "Scores that users gave their answers: up or down.",
+    ("score",),
+    by=_API,
+    values=("up", "down"),
 )
 
 # Release.
@@ -165,6 +180,7 @@ BATCHES: Final = counter(
     "Batches that reached their end, by status: completed, failed, expired or cancelled.",
     ("status",),
     by=(Process.UPKEEP,),
+    values=("completed", "failed", "expired", "cancelled"),
 )
 ANSWERS: Final = counter(
     "penstock_answers_total",
@@ -299,6 +315,7 @@ DELIVERIES: Final = counter(
     "Webhook calls by what came of them: delivered, retrying, failed, dropped, fenced.",
     ("outcome",),
     by=(Process.DELIVER,),
+    values=("delivered", "retrying", "failed", "dropped", "fenced"),
 )
 DELIVERY_SECONDS: Final = histogram(
     "penstock_webhook_call_seconds", "Time of webhook calls.", ("outcome",), by=(Process.DELIVER,)
@@ -364,6 +381,13 @@ DELIVERIES_LATE: Final = gauge(
     "How long ago the delivery that is due longest became due.",
     by=_UPKEEP,
 )
+BATCH_STATES: Final = ("validating", "in_progress", "finalizing", "cancelling")
+BATCHES_OPEN: Final = gauge(
+    "penstock_batches_open", "Batches that have not ended, by status.", ("status",), by=_UPKEEP
+)
+BATCH_LINES_OPEN: Final = gauge(
+    "penstock_batch_lines_open", "Lines of these batches that have not ended.", by=_UPKEEP
+)
 LEADS: Final = gauge("penstock_upkeep_leads", "1 in the upkeep process that works, else 0.", by=_UPKEEP)
 
 DEGRADATION_LEVEL: Final = gauge(
@@ -385,7 +409,7 @@ KV_USAGE: Final = gauge(
 OBSERVED: Final = (
     DEGRADATION_LEVEL, SHEDDING, KV_USAGE,
     WAITING, TOKENS_WAITING, SCHEDULED, OLDEST_WAIT, PREDICTED_WAIT, OUTBOX, OUTBOX_AGE, BROKER_MESSAGES,
-    WORKERS, LIVE_SLOTS,
+    WORKERS, LIVE_SLOTS, BATCHES_OPEN,
 )  # fmt: skip
 
 # Every process.

@@ -7,6 +7,7 @@ from typing import Any, Final
 from sqlalchemy import Table, case, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from models.batch_tables import Batch
 from models.dialect import Now
 from models.tables import DeadLetter, Job, Lease, Outbox, Tenant
 from models.webhook_tables import WebhookDelivery
@@ -17,6 +18,7 @@ _leases: Final[Table] = Lease.__table__  # type: ignore[assignment]
 _dead: Final[Table] = DeadLetter.__table__  # type: ignore[assignment]
 _deliveries: Final[Table] = WebhookDelivery.__table__  # type: ignore[assignment]
 _tenants: Final[Table] = Tenant.__table__  # type: ignore[assignment]
+_batches: Final[Table] = Batch.__table__  # type: ignore[assignment]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,14 @@ class Deliveries:
 
 
 @dataclass(frozen=True, slots=True)
+class OpenBatches:
+    """Batches that have not ended, by status, and their lines that have not."""
+
+    by_status: dict[str, int] = field(default_factory=dict)
+    lines: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Ledger:
     """Everything that the database knows of the moment."""
 
@@ -53,6 +63,7 @@ class Ledger:
     dead_letters: int
     running: dict[str, int] = field(default_factory=dict)
     overdue_leases: int = 0
+    batches: OpenBatches = field(default_factory=OpenBatches)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +87,7 @@ async def read(connection: AsyncConnection) -> Ledger:
         dead_letters=await _open_dead_letters(connection),
         running=running,
         overdue_leases=overdue,
+        batches=await _open_batches(connection),
     )
 
 
@@ -167,6 +179,18 @@ async def _open_deliveries(connection: AsyncConnection) -> Deliveries:
     due = case((_deliveries.c.due_at <= Now(), _deliveries.c.due_at))
     row = (await connection.execute(select(func.count(), func.min(due)).where(is_open))).one()
     return Deliveries(int(row[0]), row[1])
+
+
+async def _open_batches(connection: AsyncConnection) -> OpenBatches:
+    """What ended since the sums were last written down, seconds ago, is not counted yet."""
+    left = _batches.c.total - _batches.c.completed - _batches.c.failed
+    rows = await connection.execute(
+        select(_batches.c.status, func.count(), func.sum(left))
+        .where(_batches.c.finished_at.is_(None))
+        .group_by(_batches.c.status)
+    )
+    found = [(status, int(count), int(lines)) for status, count, lines in rows]
+    return OpenBatches({status: count for status, count, _ in found}, sum(lines for *_, lines in found))
 
 
 async def _open_dead_letters(connection: AsyncConnection) -> int:

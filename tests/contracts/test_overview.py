@@ -1,5 +1,6 @@
 """What the platform says of itself, on both databases."""
 
+from models.batch_tables import Batch
 from models.dialect import Database
 from models.repositories import access, overview
 from models.repositories.access import TenantRow
@@ -81,3 +82,50 @@ async def _tenants(database: Database, *names: str) -> None:
     async with database.begin() as connection:
         for name in names:
             await access.add_tenant(connection, TenantRow(name, name, now()))
+
+
+async def test_open_batches_are_counted_by_status_with_the_lines_that_are_left(database: Database) -> None:
+    values = {"tenant_id": TENANT, "endpoint": "/v1/chat/completions", "input_file_id": "file_1"}
+    values |= {"models": ["tiny"], "problems": [], "metadata": {}}
+    values |= {"service_class": "bulk", "completion_window": "24h", "created_at": now(), "expires_at": now()}
+    rows = [
+        {
+            "id": "batch_1",
+            "status": "in_progress",
+            "total": 10,
+            "completed": 3,
+            "failed": 1,
+            "finished_at": None,
+        },
+        {
+            "id": "batch_2",
+            "status": "in_progress",
+            "total": 5,
+            "completed": 0,
+            "failed": 0,
+            "finished_at": None,
+        },
+        {
+            "id": "batch_3",
+            "status": "validating",
+            "total": 0,
+            "completed": 0,
+            "failed": 0,
+            "finished_at": None,
+        },
+        {
+            "id": "batch_4",
+            "status": "completed",
+            "total": 7,
+            "completed": 7,
+            "failed": 0,
+            "finished_at": now(),
+        },
+    ]
+    async with database.begin() as connection:
+        await connection.execute(table(Batch).insert(), [values | row for row in rows])
+
+    batches = (await look(database)).batches
+
+    assert batches.by_status == {"in_progress": 2, "validating": 1}
+    assert batches.lines == 11

@@ -11,7 +11,9 @@ import pytest
 import yaml
 
 from docs import dashboards
+from docs.boards import BOARDS
 from docs.generate import all_metrics
+from docs.panel import Panel
 from tests.prometheus import ROOT, RULES, binary
 
 # What prometheus_client says of a process, and Prometheus of a scrape.
@@ -50,8 +52,12 @@ def read_names(expression: str) -> set[str]:
     return {name for name in NAME.findall(bare) if name not in WORDS}
 
 
+# The same is told by another metric that is shown, or it is there to be joined with.
+NOT_SHOWN = {"penstock_build_info", "penstock_slots", "penstock_tokens_accepted_total"}
+
+
 def queries() -> Iterator[tuple[str, str]]:
-    for name in dashboards.BOARDS:
+    for name in BOARDS:
         for panel in dashboards.board(name)["panels"]:
             for target in panel["targets"]:
                 yield f"{name}: {panel['title']}", target["expr"]
@@ -65,6 +71,27 @@ def test_a_query_reads_metrics_that_exist(place: str, expression: str) -> None:
 
     assert names
     assert names - known_samples() == set()
+
+
+def test_every_metric_is_on_a_dashboard_or_watched_by_an_alert() -> None:
+    names = {name for _, expression in queries() for name in read_names(expression)}
+    read = names | {re.sub("_(bucket|sum|count)$", "", name) for name in names}
+
+    assert {one.name for one in all_metrics()} - read == NOT_SHOWN
+
+
+@pytest.mark.parametrize(
+    "panel", [panel for _, panels in BOARDS.values() for panel in panels], ids=lambda panel: panel.title
+)
+def test_a_panel_says_what_it_tells_and_what_to_do(panel: Panel) -> None:
+    assert panel.about.endswith(".")
+    assert panel.act.endswith(".")
+    assert not panel.runbook or (ROOT / f"docs/how-to/runbooks/{panel.runbook}.md").exists()
+
+
+@pytest.mark.parametrize("name", BOARDS)
+def test_a_dashboard_has_its_picture(name: str) -> None:
+    assert (ROOT / f"docs/images/dashboard-{name}.png").stat().st_size > 20_000
 
 
 @pytest.mark.parametrize(("place", "expression"), list(queries()))
