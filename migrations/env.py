@@ -8,6 +8,7 @@ from sqlalchemy import Connection
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from core.settings import DatabaseSettings, load_settings
+
 # So that their tables are known.
 from models import batch_tables, shift_table, template_table, webhook_tables  # noqa: F401
 from models.dialect import UtcDateTime, open_database
