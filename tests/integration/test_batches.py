@@ -17,7 +17,6 @@ from core.settings import Settings
 from models.batch_tables import Batch
 from models.catalogue import Catalogue
 from models.dialect import Database
-from models.keys import ADMIN
 from models.lifecycle import Status
 from models.repositories import execution, outbox, releasing
 from models.tables import Job, Outbox
@@ -25,7 +24,7 @@ from models.webhook_tables import WebhookDelivery, WebhookEvent
 from queues.batches.desk import BatchDesk
 from queues.storage import open_storage
 from tests.contracts.stores import ending, settle, table
-from tests.platform_fixtures import TestTenant, make_tenant
+from tests.platform_fixtures import TestTenant
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -47,11 +46,6 @@ def client(app: FastAPI, tenant: TestTenant) -> AsyncOpenAI:
     return AsyncOpenAI(
         base_url="http://penstock.test/v1", api_key=tenant.key, http_client=http, max_retries=0
     )
-
-
-@pytest.fixture
-async def operator(database: Database, settings: Settings) -> TestTenant:
-    return await make_tenant(database, settings, scopes=(ADMIN,))
 
 
 def line(custom_id: str, *, system: str | None = None, **changes: Any) -> dict[str, Any]:
@@ -504,56 +498,3 @@ async def test_another_tenants_batch_is_not_found(
             method, f"/v1/batches/{batch_id}{path}", headers=other_tenant.headers
         )
         assert answer.status_code == 404
-
-
-async def test_an_operator_runs_failed_lines_of_any_tenant_again_and_stops_them(
-    client: AsyncOpenAI,
-    desk: BatchDesk,
-    database: Database,
-    api_client: httpx.AsyncClient,
-    operator: TestTenant,
-) -> None:
-    batch_id = await submit(client, jsonl(*map(line, "abc")))
-    early = await api_client.post(f"/v1/admin/batches/{batch_id}/retry_failed", headers=operator.headers)
-    await desk.settle()
-    await run(
-        database,
-        [job_id for job_id, _ in await waiting(database)],
-        fails=lambda asked: asked == "Question b?",
-    )
-    await desk.settle()
-    late = await api_client.post(f"/v1/admin/batches/{batch_id}/cancel", headers=operator.headers)
-
-    key = {"Idempotency-Key": "once"}
-    again = await api_client.post(
-        f"/v1/admin/batches/{batch_id}/retry_failed", headers=operator.headers | key
-    )
-    twice = await api_client.post(
-        f"/v1/admin/batches/{batch_id}/retry_failed", headers=operator.headers | key
-    )
-    stopped = await api_client.post(
-        f"/v1/admin/batches/{again.json()['id']}/cancel", headers=operator.headers
-    )
-
-    assert (early.status_code, late.status_code) == (409, 409)
-    assert (again.json()["retry_of"], again.json()["status"]) == (batch_id, "validating")
-    assert (twice.json()["id"], twice.headers["idempotency-replayed"]) == (again.json()["id"], "true")
-    assert stopped.json()["status"] == "cancelling"
-    assert (await client.batches.retrieve(again.json()["id"])).status == "cancelling"
-    seen = (await api_client.get("/v1/admin/overview", headers=operator.headers)).json()["batches"]
-    assert [(one["id"], one["has_failed_lines"]) for one in seen] == [
-        (again.json()["id"], False),
-        (batch_id, True),
-    ]
-
-
-@pytest.mark.parametrize("verb", ["cancel", "retry_failed"])
-async def test_only_an_operator_touches_batches_of_others(
-    client: AsyncOpenAI, api_client: httpx.AsyncClient, other_tenant: TestTenant, verb: str
-) -> None:
-    batch_id = await submit(client, jsonl(line("a")))
-
-    refused = await api_client.post(f"/v1/admin/batches/{batch_id}/{verb}", headers=other_tenant.headers)
-    unknown = await api_client.post(f"/v1/admin/batches/batch_0/{verb}")
-
-    assert (refused.status_code, unknown.status_code) == (403, 404)
