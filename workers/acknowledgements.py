@@ -4,9 +4,9 @@ One by one each is a method of py-amqp and a call of the kernel.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from amqp.exceptions import AMQPError
 
@@ -15,21 +15,28 @@ from queues.frames import Frames
 
 logger = get_logger(__name__)
 
+MOST: Final = 100_000  # tags that are remembered of a channel
+
 
 @dataclass(slots=True)
 class Tags:
-    """The delivery tags of one channel that are settled: all up to `low`, and some beyond it."""
+    """The delivery tags of one channel that are settled: all up to `low`, and some beyond it.
+
+    A job of hours, or a message that somebody else acknowledged, may hold `low` for ever.
+    """
 
     low: int = 0
     beyond: set[int] = field(default_factory=set)
 
-    def settle(self, tags: Iterable[int]) -> None:
+    def settle(self, tags: Collection[int]) -> None:
+        if len(self.beyond) >= MOST and self.low + 1 not in tags:
+            return  # Each is told alone, until what holds `low` is settled.
         self.beyond.update(tags)
         while self.low + 1 in self.beyond:
             self.low += 1
             self.beyond.discard(self.low)
 
-    def acks(self, tags: Iterable[int]) -> list[tuple[int, bool]]:
+    def acks(self, tags: Collection[int]) -> list[tuple[int, bool]]:
         """How to tell the broker of these, just settled: one tag stands for all that `low` covers."""
         covered = [tag for tag in tags if tag <= self.low]
         single = [(tag, False) for tag in tags if tag > self.low]

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from workers import acknowledgements
 from workers.acknowledgements import Acknowledgements, Tags
 
 
@@ -26,6 +27,17 @@ def test_each_tag_is_told_once_and_never_before_it_is_settled(order: list[int], 
             told |= named
 
     assert told == settled == set(order)
+
+
+def test_a_tag_that_is_never_settled_costs_bounded_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(acknowledgements, "MOST", 10)
+    tags = Tags()
+
+    for tag in range(2, 40):
+        tags.settle([tag])
+        assert tags.acks([tag]) == [(tag, False)]
+
+    assert len(tags.beyond) == 10
 
 
 class FakeChannel:
