@@ -29,7 +29,7 @@ from tests.services import Services, open_services
 ORDERS: Final = {"prefix order": {}, "file order": {"ORDER__MAX_SHARED_PREFIX_TOKENS": "0"}}
 MORE: Final = 2.0  # times the cached share of the file's order
 _TOPICS: Final = ("refunds", "parcels", "invoices", "passwords", "returns", "plans", "coupons", "accounts")
-_SENTENCES: Final = 14  # of a prefix: about 300 tokens of the bundled model
+_SENTENCES: Final = 40  # of a prefix: about 390 tokens of the bundled model, so that a pool holds a few of 64
 _WORDS: Final = (
     "order",
     "refund",
