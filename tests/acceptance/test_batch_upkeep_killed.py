@@ -15,7 +15,7 @@ from sqlalchemy import func, select
 from core.settings import DatabaseSettings
 from models.dialect import Database, open_database
 from models.lifecycle import Status
-from models.repositories import outbox
+from models.repositories import outbox, releasing
 from models.tables import Job, Outbox
 from tests.contracts.stores import claim, ending, settle, table
 from tests.platform import Platform, running_platform
@@ -98,8 +98,8 @@ async def answer_all(database: Database) -> int:
     answered = 0
     while True:
         async with database.read() as connection:
-            lanes = await outbox.waiting_lanes(connection)
-            rows = await outbox.candidates(connection, [(lane, 500) for lane in lanes])
+            standing = await releasing.look(connection)
+            rows = await outbox.candidates(connection, [(lane, 500) for lane in standing.lanes])
         if not rows:
             return answered
         claims = await claim(database, *((row.job_id, row.generation) for row in rows))

@@ -73,7 +73,7 @@ async def test_copied_rows_are_the_rows(database: Database) -> None:
 
     async with database.read() as connection:
         found = (await connection.execute(select(table(Tenant)))).mappings().all()
-    wanted = [{**tenant, "disabled_at": None} for tenant in tenants]
+    wanted = [{**tenant, "disabled_at": None, "private_prefixes": False} for tenant in tenants]
     assert sorted(map(dict, found), key=lambda row: row["created_at"], reverse=True) == wanted
 
 
