@@ -34,9 +34,9 @@ _NUMBER = """(parts) => parts.forEach((part, index) => {
     const mark = document.createElement("div");
     mark.dataset.number = mark.textContent = String(index + 1);
     Object.assign(mark.style, {
-        position: "absolute", zIndex: 4, width: "22px", height: "22px", borderRadius: "50%",
-        left: `${Math.max(2, place.left + scrollX - 24)}px`, top: `${place.top + scrollY - 4}px`,
-        background: "#b3261e", color: "#fff", font: "700 12px/22px sans-serif", textAlign: "center",
+        position: "absolute", zIndex: 4, width: "18px", height: "18px", borderRadius: "50%",
+        left: `${Math.max(1, place.left + scrollX - 19)}px`, top: `${place.top + scrollY - 2}px`,
+        background: "#b3261e", color: "#fff", font: "700 10.5px/18px sans-serif", textAlign: "center",
     });
     document.body.append(mark);
 })"""
