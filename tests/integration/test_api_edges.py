@@ -57,6 +57,7 @@ def break_database(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(database, "read", refuse)
     monkeypatch.setattr(database, "begin", refuse)
+    monkeypatch.setattr(database, "at_once", refuse)
 
 
 def job_routes(app: FastAPI) -> list[tuple[str, str, str]]:
