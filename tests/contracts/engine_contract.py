@@ -50,7 +50,7 @@ class EngineContract:
         deltas = await answer(engine, chat("streams"))
 
         *pieces, last = deltas
-        assert len(pieces) > 3
+        assert len(pieces) > 1  # what follows the first within a moment is read together
         assert all(piece.text and piece.finish_reason is None for piece in pieces)
         assert last.finish_reason == "stop"
         assert last.usage is not None

@@ -90,7 +90,13 @@ async def test_rows_that_were_copied_first_go_with_their_transaction(database: D
 
 
 async def test_rows_of_several_tables_are_inserted_together(database: Database) -> None:
-    tenant = {"id": "t", "name": "größe", "created_at": ago(hours=1), "disabled_at": None}
+    tenant = {
+        "id": "t",
+        "name": "größe",
+        "created_at": ago(hours=1),
+        "disabled_at": None,
+        "private_prefixes": False,
+    }
     keys = [key(f"k{n}", scopes=["jobs", "admin"][:n]) for n in range(3)]
 
     async with database.at_once() as connection:
