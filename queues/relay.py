@@ -3,11 +3,11 @@
 import asyncio
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from datetime import timedelta
-from typing import Final
+from typing import Any, Final, TypeVar
 
 import orjson
 from redis.exceptions import RedisError
@@ -40,11 +40,17 @@ _LANES_PER_ROUND: Final = 64
 _FRESH: Final = 1.0  # seconds that slots and rates are believed
 _DUTY: Final = 0.05  # part of the time that counting the whole outbox may take
 _SMOOTHING: Final = 0.3
+T = TypeVar("T")
 _Beginning = tuple[str | None, str | None]  # the prefix's name, or else the prompt's trail
 
 
 class Relay:
-    """One of possibly several: rows are locked while they are published, so none is released twice."""
+    """One of possibly several: rows are locked while they are chosen, so none is released twice.
+
+    The commit comes before the publish: whoever gets a message can claim its job at once, and no row is
+    locked while the broker thinks. What it did not confirm waits again; what is lost with this process in
+    between is found by the reconciler.
+    """
 
     def __init__(self, database: Database, publisher: Publisher, redis: Redis, settings: Settings) -> None:
         self._database = database
@@ -85,8 +91,8 @@ class Relay:
         async with self._database.begin() as connection:
             rows = await self._candidates(connection, allowed.lanes)
             chosen = self._choose(rows, allowed)
-            confirmed = await self._publish(chosen)
-            await outbox.mark_released(connection, [(e.id, e.generation) for e in confirmed])
+            await outbox.mark_released(connection, _messages(chosen))
+        confirmed = await finished(self._hand_over(chosen))
         self._gauge.count(confirmed)
         # Otherwise everything was released that may be, and whoever changes that rings.
         self._is_unfinished = (
@@ -188,16 +194,28 @@ class Relay:
         ordered, self._shares[model] = choose(items, self._shares[model], self._rules, load)
         return [by_id[item.key] for item in ordered]
 
-    async def _publish(self, envelopes: Sequence[JobEnvelope]) -> list[JobEnvelope]:
-        if not envelopes:
+    async def _hand_over(self, chosen: Sequence[JobEnvelope]) -> list[JobEnvelope]:
+        """Those that the broker confirmed; the others wait again, and may go twice under the same name."""
+        if not chosen:
             return []
+        confirmed: list[JobEnvelope] = []
+        try:
+            confirmed = await self._publish(chosen)
+        finally:
+            if len(confirmed) < len(chosen):
+                sent = {task_id(envelope) for envelope in confirmed}
+                lost = [envelope for envelope in chosen if task_id(envelope) not in sent]
+                metrics.UNCONFIRMED.labels("jobs").inc(len(lost))
+                logger.warning("publish_unconfirmed", jobs=len(lost))
+                async with self._database.begin() as connection:
+                    await outbox.take_back_messages(connection, _messages(lost))
+        return confirmed
+
+    async def _publish(self, envelopes: Sequence[JobEnvelope]) -> list[JobEnvelope]:
         began = time.perf_counter()
         with released(envelopes) as traced:
             confirmed = await self._publisher.publish(traced)
         metrics.PUBLISH_SECONDS.labels("jobs").observe(time.perf_counter() - began)
-        if len(confirmed) < len(envelopes):
-            metrics.UNCONFIRMED.labels("jobs").inc(len(envelopes) - len(confirmed))
-            logger.warning("publish_unconfirmed", jobs=len(envelopes) - len(confirmed))
         return [envelope for envelope in envelopes if task_id(envelope) in confirmed]
 
 
@@ -292,6 +310,20 @@ async def _live_slots(connection: AsyncConnection, within: timedelta) -> dict[st
             for model, count in worker.slots.items():
                 slots[model] += count
     return dict(slots)
+
+
+async def finished(work: Coroutine[Any, Any, T]) -> T:
+    """Does it to its end even where the caller is cancelled: what was begun is not left half done."""
+    task = asyncio.create_task(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        raise
+
+
+def _messages(envelopes: Sequence[JobEnvelope]) -> list[tuple[str, int]]:
+    return [(envelope.id, envelope.generation) for envelope in envelopes]
 
 
 def _name(lane: Lane) -> str:

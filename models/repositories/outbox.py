@@ -221,13 +221,22 @@ def _best_of_lane(name: str, limit: int, aged: timedelta | None) -> Select[Any]:
 
 
 async def mark_released(connection: AsyncConnection, rows: Sequence[tuple[str, int]]) -> None:
-    """`rows` are (job id, generation) pairs that the broker confirmed."""
+    """`rows` are (job id, generation) pairs that are about to go to the broker."""
     if rows:
         await connection.execute(
             update(_outbox)
             .where(PairAmong(_outbox.c.job_id, _outbox.c.generation, rows))
             .values(state="released", released_at=Now())
         )
+
+
+async def take_back_messages(connection: AsyncConnection, messages: Sequence[tuple[str, int]]) -> None:
+    """Released rows whose message, `(job id, generation)`, the broker did not confirm are waiting again."""
+    await connection.execute(
+        update(_outbox)
+        .where(PairAmong(_outbox.c.job_id, _outbox.c.generation, messages), _outbox.c.state == "released")
+        .values(state="waiting", released_at=None)
+    )
 
 
 async def promote_scheduled(connection: AsyncConnection) -> int:

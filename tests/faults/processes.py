@@ -35,7 +35,7 @@ async def relay_before_publish(act: Act) -> None:
 
 
 async def relay_before_release(act: Act) -> None:
-    """Published and confirmed, but not marked: everything is published again."""
+    """Published and confirmed, and the relay never hears of it."""
     await _kill_at(act, "relay", "rabbitmq", CONFIRM, Way.ANSWER)
 
 
