@@ -172,9 +172,9 @@ class Database:
         await self.engine.dispose()
 
 
-def insert_into(connection: AsyncConnection, table: Table) -> "postgresql.Insert | sqlite.Insert":
+def insert_in(dialect: str, table: Table) -> "postgresql.Insert | sqlite.Insert":
     """The same as `Database.insert`, where only a connection is at hand."""
-    return sqlite.insert(table) if connection.dialect.name == "sqlite" else postgresql.insert(table)
+    return sqlite.insert(table) if dialect == "sqlite" else postgresql.insert(table)
 
 
 def ring_after_commit(connection: AsyncConnection, bell: str) -> None:

@@ -78,6 +78,19 @@ class PairAmong(_Condition):
         self.texts = bindparam(None, [one for one, _ in pairs], type_=_TEXTS, unique=True)
         self.numbers = bindparam(None, [one for _, one in pairs], type_=_NUMBERS, unique=True)
 
+    @classmethod
+    def named(cls, text: ColumnElement[Any], number: ColumnElement[Any], name: str) -> "PairAmong":
+        """For a statement that is made once: the pairs come with each execution, by `named_pairs`."""
+        among = cls(text, number, ())
+        among.texts = bindparam(f"{name}_texts", type_=_TEXTS)
+        among.numbers = bindparam(f"{name}_numbers", type_=_NUMBERS)
+        return among
+
+
+def named_pairs(name: str, pairs: Sequence[tuple[str, int]]) -> dict[str, Any]:
+    """The parameters of `PairAmong.named`."""
+    return {f"{name}_texts": [one for one, _ in pairs], f"{name}_numbers": [one for _, one in pairs]}
+
 
 @compiles(Among, "postgresql")
 def _among_postgresql(element: Among, compiler: SQLCompiler, **kw: Any) -> str:

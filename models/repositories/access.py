@@ -8,7 +8,7 @@ from typing import Any, Final
 from sqlalchemy import Table, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from models.dialect import Database, Now, insert_into
+from models.dialect import Database, Now, insert_in
 from models.limits import NO_LIMITS, Bounds, Limits
 from models.tables import ApiKey, OwnerLimits, Tenant
 
@@ -137,7 +137,7 @@ async def limits(connection: AsyncConnection, owners: Sequence[str] | None = Non
 
 
 async def set_limits(connection: AsyncConnection, owner: str, wanted: Limits) -> None:
-    statement = insert_into(connection, _limits).values(
+    statement = insert_in(connection.dialect.name, _limits).values(
         owner=owner, limits=wanted.document(), changed_at=Now()
     )
     new = statement.excluded

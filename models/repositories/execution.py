@@ -4,14 +4,17 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import cache
 from typing import Any, Final
 
 from sqlalchemy import (
-    CTE,
+    ColumnElement,
     Delete,
     FromClause,
     Insert,
+    Select,
     Table,
+    bindparam,
     case,
     delete,
     func,
@@ -22,10 +25,11 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.sql.dml import ReturningUpdate
 
 from models.dialect import Database, Now, skip_locked, writes_in_with
 from models.lifecycle import Status
-from models.membership import Among, PairAmong
+from models.membership import Among, PairAmong, named_pairs
 from models.repositories import changes, outbox
 from models.repositories.results import record_results
 from models.repositories.settling import from_running, settle_at_once
@@ -81,32 +85,15 @@ async def claim(
 
     What is missing from the answer was cancelled, expired, claimed before or re-released: drop it.
     """
-    in_time = (_jobs.c.deadline.is_(None) | (_jobs.c.deadline > Now())) & (
-        _jobs.c.queue_deadline.is_(None) | (_jobs.c.queue_deadline > Now())
-    )
-    taking = (
-        update(_jobs)
-        .where(
-            PairAmong(_jobs.c.id, _jobs.c.generation, wanted),
-            _jobs.c.status == Status.QUEUED.value,
-            in_time,
-        )
-        .values(
-            status=Status.RUNNING.value,
-            version=_jobs.c.version + 1,
-            attempt=_jobs.c.attempt + 1,
-            started_at=func.coalesce(_jobs.c.started_at, Now()),
-            worker=worker,
-        )
-        .returning(*_jobs.c)
-    )
     if writes_in_with(connection):
-        return await _claim_at_once(connection, taking.cte("moved"), worker=worker, lease=lease)
+        named = named_pairs("claimed", wanted) | {"claiming_worker": worker}
+        return [_to_claim(row, row) for row in await connection.execute(_claiming(lease), named)]
+    taking = _taking(PairAmong(_jobs.c.id, _jobs.c.generation, wanted), worker=literal(worker))
     rows = {row.id: row for row in await connection.execute(taking)}
     if not rows:
         return []
     moved = select(_jobs).where(Among(_jobs.c.id, list(rows))).subquery("moved")
-    for following in _following(moved, worker=worker, lease=lease):
+    for following in _following(moved, worker=literal(worker), lease=lease):
         await connection.execute(following)
     payloads = await connection.execute(
         select(_payloads, _tenants.c.private_prefixes)
@@ -117,23 +104,47 @@ async def claim(
     return [_to_claim(rows[payload.job_id], payload) for payload in payloads]
 
 
-async def _claim_at_once(
-    connection: AsyncConnection, moved: CTE, *, worker: str, lease: timedelta
-) -> list[Claim]:
-    """In one round trip where five were: a claim is on the way of every first token."""
+def _taking(wanted: PairAmong, *, worker: ColumnElement[str]) -> ReturningUpdate[Any]:
+    in_time = (_jobs.c.deadline.is_(None) | (_jobs.c.deadline > Now())) & (
+        _jobs.c.queue_deadline.is_(None) | (_jobs.c.queue_deadline > Now())
+    )
+    return (
+        update(_jobs)
+        .where(wanted, _jobs.c.status == Status.QUEUED.value, in_time)
+        .values(
+            status=Status.RUNNING.value,
+            version=_jobs.c.version + 1,
+            attempt=_jobs.c.attempt + 1,
+            started_at=func.coalesce(_jobs.c.started_at, Now()),
+            worker=worker,
+        )
+        .returning(*_jobs.c)
+    )
+
+
+@cache
+def _claiming(lease: timedelta) -> Select[Any]:
+    """In one round trip where five were: a claim is on the way of every first token.
+
+    Made once: to put it together takes a worker's loop 4 ms, and to send it a tenth of that.
+    """
+    worker: ColumnElement[str] = bindparam("claiming_worker", type_=_jobs.c.worker.type)
+    taking = _taking(PairAmong.named(_jobs.c.id, _jobs.c.generation, "claimed"), worker=worker)
+    moved = taking.cte("moved")
     following = [statement.cte() for statement in _following(moved, worker=worker, lease=lease)]
-    both = (
+    return (
         select(moved, _payloads, _tenants.c.private_prefixes)
         .join(_payloads, _payloads.c.job_id == moved.c.id)
         .outerjoin(_tenants, _tenants.c.id == moved.c.tenant_id)
         .add_cte(*following)
     )
-    return [_to_claim(row, row) for row in await connection.execute(both)]
 
 
-def _following(moved: FromClause, *, worker: str, lease: timedelta) -> tuple[Insert | Delete, ...]:
+def _following(
+    moved: FromClause, *, worker: ColumnElement[str], lease: timedelta
+) -> tuple[Insert | Delete, ...]:
     """What a claim entails: its lease, its end of waiting, its place in the timeline."""
-    leased = select(moved.c.id, moved.c.attempt, literal(worker), Now(lease), literal(False))
+    leased = select(moved.c.id, moved.c.attempt, worker, Now(lease), literal(False))
     columns = ["job_id", "attempt", "worker", "expires_at", "cancel_requested"]
     return (
         insert(_leases).from_select(columns, leased),

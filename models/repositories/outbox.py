@@ -21,7 +21,7 @@ from sqlalchemy import (
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from models.dialect import Now, skip_locked
-from models.membership import Among, PairAmong
+from models.membership import Among, PairAmong, named_pairs
 from models.tables import Outbox
 from models.views import JobView
 from models.waiting import Ahead, Waiting
@@ -220,14 +220,17 @@ def _best_of_lane(name: str, limit: int, aged: timedelta | None) -> Select[Any]:
     return statement.order_by(*order).limit(limit)
 
 
+_RELEASING: Final = (
+    update(_outbox)
+    .where(PairAmong.named(_outbox.c.job_id, _outbox.c.generation, "released"))
+    .values(state="released", released_at=Now())
+)
+
+
 async def mark_released(connection: AsyncConnection, rows: Sequence[tuple[str, int]]) -> None:
     """`rows` are (job id, generation) pairs that are about to go to the broker."""
     if rows:
-        await connection.execute(
-            update(_outbox)
-            .where(PairAmong(_outbox.c.job_id, _outbox.c.generation, rows))
-            .values(state="released", released_at=Now())
-        )
+        await connection.execute(_RELEASING, named_pairs("released", rows))
 
 
 async def take_back_messages(connection: AsyncConnection, messages: Sequence[tuple[str, int]]) -> None:

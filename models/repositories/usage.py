@@ -4,13 +4,14 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
+from functools import cache
 from typing import Any, Final
 
-from sqlalchemy import Row, Table, delete, func, select
+from sqlalchemy import Executable, Row, Table, delete, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from models.degradation import level_of
-from models.dialect import insert_into
+from models.dialect import insert_in
 from models.tables import Usage
 
 _usage: Final[Table] = Usage.__table__  # type: ignore[assignment]
@@ -57,12 +58,16 @@ async def _add(connection: AsyncConnection, sums: Mapping[tuple[Any, ...], Seque
     ]
     if not rows:
         return
-    statement = insert_into(connection, _usage).values(rows)
-    await connection.execute(
-        statement.on_conflict_do_update(
-            index_elements=list(_KEY),
-            set_={name: _usage.c[name] + statement.excluded[name] for name in _SUMS},
-        )
+    await connection.execute(_adding(connection.dialect.name), rows)
+
+
+@cache
+def _adding(dialect: str) -> Executable:
+    """Made once, and for one row: for as many as there are sums it would be another each time."""
+    statement = insert_in(dialect, _usage)
+    return statement.on_conflict_do_update(
+        index_elements=list(_KEY),
+        set_={name: _usage.c[name] + statement.excluded[name] for name in _SUMS},
     )
 
 
