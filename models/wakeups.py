@@ -91,16 +91,23 @@ class PostgresWakeups(Wakeups):
         self._connection: asyncpg.Connection | None = None
         self._listening: set[str] = set()
         self._lock = asyncio.Lock()  # asyncpg refuses a second command while one is under way
+        self._about_to_ring: set[str] = set()
 
     async def ring(self, bell: str) -> None:
+        if bell in self._about_to_ring:
+            return  # It is sent later than this, and wakes the same.
+        self._about_to_ring.add(bell)
         try:
             async with self._lock:
+                self._about_to_ring.discard(bell)
                 connection = await self._connect()
                 await connection.execute(f'NOTIFY "{self._channel(bell)}"', timeout=self._timeout)
         except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError):
             # The listener's own timer covers a lost ring.
             self._drop()
             logger.debug("wakeup_lost", bell=bell)
+        finally:  # Also where it was cancelled before its turn; at worst one rings more than had to.
+            self._about_to_ring.discard(bell)
 
     async def wait(self, bell: str, within: timedelta) -> bool:
         listener = self._bells.event(bell)

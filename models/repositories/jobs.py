@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import JSON, Select, Table, Text, case, delete, func, literal, null, select, update
+from sqlalchemy import JSON, Select, Table, Text, bindparam, case, delete, func, literal, null, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from models.dialect import Database, Now
@@ -84,9 +84,15 @@ def to_view(row: Any) -> JobView:
     return JobView(**values)
 
 
+# Made once: every stream and every poll of an unfinished job begins with it.
+_READING: Final = _select_view().where(
+    _jobs.c.id == bindparam("read_id"), _jobs.c.tenant_id == bindparam("read_tenant_id")
+)
+
+
 async def read(connection: AsyncConnection, tenant_id: str, job_id: str) -> JobView | None:
-    statement = _select_view().where(_jobs.c.id == job_id, _jobs.c.tenant_id == tenant_id)
-    row = (await connection.execute(statement)).one_or_none()
+    wanted = {"read_id": job_id, "read_tenant_id": tenant_id}
+    row = (await connection.execute(_READING, wanted)).one_or_none()
     return to_view(row) if row else None
 
 
