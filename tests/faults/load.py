@@ -14,7 +14,7 @@ _CHUNK: Final = 250
 _ACCEPTED: Final = frozenset({200, 202})
 _TOO_LONG: Final = 120.0
 _PAGE: Final = 100
-_CANCELLED_AT_ONCE: Final = 500
+_CANCELLED_AT_ONCE: Final = 1000
 _MODELS: Final = "/v1/admin/models"
 
 
