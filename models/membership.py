@@ -61,6 +61,13 @@ class Among(_Condition):
         self.column = column
         self.texts = bindparam(None, list(texts), type_=_TEXTS, unique=True)
 
+    @classmethod
+    def named(cls, column: ColumnElement[Any], name: str) -> "Among":
+        """For a statement that is made once: the texts come with each execution, under this name."""
+        among = cls(column, ())
+        among.texts = bindparam(name, type_=_TEXTS)
+        return among
+
 
 class PairAmong(_Condition):
     """`(text, number)` of the row is one of the pairs."""

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 from typing import Final, TypeVar
 
@@ -11,6 +11,7 @@ from redis.asyncio import Redis
 
 from core.errors import EventsUnavailable
 from core.logs import get_logger
+from models.group_commit import GroupCommit
 from models.views import JobView
 from queues.events import EventNames
 from queues.redis import REDIS_DOWN
@@ -24,6 +25,8 @@ _RATES_FRESH: Final = 2.0  # seconds
 
 
 class HotJobs:
+    """Questions that come together are one: ten thousand long polls look again at the same moment."""
+
     def __init__(self, redis: Redis, *, namespace: str, result_ttl: timedelta) -> None:
         self._redis = redis
         self._names = EventNames(namespace)
@@ -32,11 +35,15 @@ class HotJobs:
         self._rates: dict[str, float] = {}
         self._rates_until = 0.0
         self._refresh: asyncio.Task[dict[str, float]] | None = None
+        self._copies: GroupCommit[str, bytes | str | None] = GroupCommit(self._copies_of)
 
     async def get(self, job_id: str) -> JobView | None:
         """The finished job, whoever's it is: the caller compares the tenant."""
-        document = await self._ask(lambda: self._redis.get(self._names.result(job_id)))
+        document = await self._ask(lambda: self._copies.submit(job_id))
         return JobView.from_json(document) if isinstance(document, bytes) else None
+
+    async def _copies_of(self, job_ids: Sequence[str]) -> list[bytes | str | None]:
+        return await self._redis.mget([self._names.result(job_id) for job_id in job_ids])
 
     async def bury(self, tombstone: JobView) -> None:
         """Replaces the copy and forgets the events of an erased job. Raises `EventsUnavailable`."""

@@ -1,11 +1,13 @@
 """Reads one job for its owner: the hot copy, else the database; and waits until it is finished."""
 
 import asyncio
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Final
 
 from core.errors import EventsUnavailable, NotFound, StoreUnavailable
 from models.dialect import Database
+from models.group_commit import GroupCommit
 from models.repositories import jobs
 from models.views import JobView
 from queues.event_reader import EventReader
@@ -16,13 +18,18 @@ _CHECK: Final = 20.0  # seconds after which a silent event stream is not believe
 
 
 class JobReader:
-    """Every read is scoped to a tenant; another tenant's job is `NotFound`."""
+    """Every read is scoped to a tenant; another tenant's job is `NotFound`.
+
+    Reads that come together share a statement: each alone, those of many long polls would wait for one of a
+    few connections until their time is over.
+    """
 
     def __init__(self, database: Database, hot: HotJobs, events: EventReader) -> None:
         self._database = database
         self._hot = hot
         self._events = events
         self._closing = asyncio.Event()
+        self._truths: GroupCommit[str, JobView | None] = GroupCommit(self._truths_of)
 
     async def read(self, tenant_id: str, job_id: str) -> JobView:
         """Works without Redis, and for a hot copy without the database. Raises `NotFound`."""
@@ -39,11 +46,15 @@ class JobReader:
 
     async def read_truth(self, tenant_id: str, job_id: str) -> JobView:
         """From the database, without a look at Redis."""
-        async with self._database.read() as connection:
-            view = await jobs.read(connection, tenant_id, job_id)
-        if view is None:
+        view = await self._truths.submit(job_id)
+        if view is None or view.tenant_id != tenant_id:
             raise NotFound("there is no such job")
         return view
+
+    async def _truths_of(self, job_ids: Sequence[str]) -> list[JobView | None]:
+        async with self._database.read() as connection:
+            found = {view.id: view for view in await jobs.read_any(connection, sorted(set(job_ids)))}
+        return [found.get(job_id) for job_id in job_ids]
 
     async def until_finished(self, view: JobView, within: float) -> JobView:
         """The job as it is when it has ended, or after `within` seconds, or when the process drains."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import JSON, Select, Table, Text, bindparam, case, delete, func, literal, null, select, update
+from sqlalchemy import JSON, Select, Table, Text, case, delete, func, literal, null, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from models.dialect import Database, Now
@@ -84,15 +84,9 @@ def to_view(row: Any) -> JobView:
     return JobView(**values)
 
 
-# Made once: every stream and every poll of an unfinished job begins with it.
-_READING: Final = _select_view().where(
-    _jobs.c.id == bindparam("read_id"), _jobs.c.tenant_id == bindparam("read_tenant_id")
-)
-
-
 async def read(connection: AsyncConnection, tenant_id: str, job_id: str) -> JobView | None:
-    wanted = {"read_id": job_id, "read_tenant_id": tenant_id}
-    row = (await connection.execute(_READING, wanted)).one_or_none()
+    statement = _select_view().where(_jobs.c.id == job_id, _jobs.c.tenant_id == tenant_id)
+    row = (await connection.execute(statement)).one_or_none()
     return to_view(row) if row else None
 
 
@@ -102,10 +96,14 @@ async def read_many(connection: AsyncConnection, tenant_id: str, job_ids: Sequen
     return [to_view(row) for row in await connection.execute(statement)]
 
 
+# Made once: every stream and every poll of an unfinished job begins with it.
+_READING: Final = _select_view().where(Among.named(_jobs.c.id, "read_ids"))
+
+
 async def read_any(connection: AsyncConnection, job_ids: Sequence[str]) -> list[JobView]:
-    """Whoever's they are: for the platform itself, never for a caller."""
-    statement = _select_view().where(Among(_jobs.c.id, job_ids))
-    return [to_view(row) for row in await connection.execute(statement)]
+    """Whoever's they are: for the platform itself, and for who compares the tenant of each."""
+    rows = await connection.execute(_READING, {"read_ids": list(job_ids)})
+    return [to_view(row) for row in rows]
 
 
 async def read_request(connection: AsyncConnection, tenant_id: str, job_id: str) -> dict[str, Any] | None:
