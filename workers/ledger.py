@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
+from core import metrics
 from core.errors import StoreUnavailable
 from core.logs import get_logger
 from models.dialect import Database
@@ -99,6 +100,7 @@ class Ledger:
     async def _settle(self, endings: Sequence[Ending]) -> list[Settled | None]:
         async with self._database.begin() as connection:
             settled = await execution.settle(connection, endings)
+        metrics.SETTLE_GROUP.observe(len(endings))
         return [settled.get((ending.job_id, ending.attempt)) for ending in endings]
 
     async def _give_back(self, returns: Sequence[Return]) -> list[bool]:
