@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from core.errors import PromptTooLong
-from workers.engines import openai_stream
 from workers.engines.protocol import Delta, Engine, EngineState, Prompt, Sampling
 
 SLOTS = 2
@@ -47,15 +46,12 @@ async def until(holds: Callable[[], Any], *, within: float = 10) -> None:
 class EngineContract:
     """A subclass gives the fixtures `engine` (started) and `busy_slots` (how many work now)."""
 
-    async def test_an_answer_arrives_in_pieces_and_ends_with_its_usage(
-        self, engine: Engine, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        # The tiny model is faster than what is read together: each token by itself, here.
-        monkeypatch.setattr(openai_stream, "_GATHER", 0.0)
+    async def test_an_answer_arrives_in_pieces_and_ends_with_its_usage(self, engine: Engine) -> None:
         deltas = await answer(engine, chat("streams"))
 
         *pieces, last = deltas
-        assert len(pieces) > 3
+        # Tokens that came together are one delta; how many do is the machine's affair.
+        assert sum(piece.pieces for piece in pieces) > 3
         assert all(piece.text and piece.finish_reason is None for piece in pieces)
         assert last.finish_reason == "stop"
         assert last.usage is not None
