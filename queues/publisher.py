@@ -35,6 +35,9 @@ T = TypeVar("T")
 
 
 class Publisher(Protocol):
+    async def reach(self) -> None:
+        """Connects where it is not connected. Raises `BrokerUnavailable`."""
+
     async def publish(self, envelopes: Sequence[Envelope]) -> set[str]:
         """The task ids that the broker confirmed; the others may be published again under the same id.
 
@@ -86,6 +89,10 @@ class AmqpPublisher:
         self._confirms = Confirms()
         self._backoff = 0.0
         self._not_before = 0.0
+
+    async def reach(self) -> None:
+        if self._channel is None:
+            await self._run(self._connected)
 
     async def publish(self, envelopes: Sequence[Envelope]) -> set[str]:
         return await self._run(lambda: self._publish(envelopes))
@@ -235,6 +242,10 @@ class KombuPublisher:
         self._channel: VirtualChannel | None = None
         self._lock = threading.Lock()
 
+    async def reach(self) -> None:
+        if self._channel is None:
+            await asyncio.to_thread(self._reach)
+
     async def publish(self, envelopes: Sequence[Envelope]) -> set[str]:
         return await asyncio.to_thread(lambda: set(self._publish(envelopes)))
 
@@ -250,6 +261,10 @@ class KombuPublisher:
 
     async def close(self) -> None:
         await asyncio.to_thread(self._connection.release)
+
+    def _reach(self) -> None:
+        with self._lock:
+            self._connected()
 
     def _publish(self, envelopes: Sequence[Envelope]) -> Iterator[str]:
         with self._lock:

@@ -88,11 +88,12 @@ class Relay:
         allowed = await self._look()
         if not allowed.lanes:
             return 0
+        await self._publisher.reach()  # Or every round of an outage would mark a window and put it back.
         async with self._database.begin() as connection:
             rows = await self._candidates(connection, allowed.lanes)
             chosen = self._choose(rows, allowed)
             await outbox.mark_released(connection, _messages(chosen))
-        confirmed = await finished(self._hand_over(chosen))
+        confirmed = await uninterrupted(self._hand_over(chosen))
         self._gauge.count(confirmed)
         # Otherwise everything was released that may be, and whoever changes that rings.
         self._is_unfinished = (
@@ -312,13 +313,15 @@ async def _live_slots(connection: AsyncConnection, within: timedelta) -> dict[st
     return dict(slots)
 
 
-async def finished(work: Coroutine[Any, Any, T]) -> T:
+async def uninterrupted(work: Coroutine[Any, Any, T]) -> T:
     """Does it to its end even where the caller is cancelled: what was begun is not left half done."""
     task = asyncio.create_task(work)
     try:
         return await asyncio.shield(task)
     except asyncio.CancelledError:
         await asyncio.wait([task])
+        with suppress(Exception):  # Nobody is there any more to be told.
+            task.result()
         raise
 
 

@@ -53,6 +53,8 @@ async def test_a_fake_broker_that_is_down_says_so() -> None:
     publisher.is_down = True
 
     with pytest.raises(BrokerUnavailable):
+        await publisher.reach()
+    with pytest.raises(BrokerUnavailable):
         await publisher.publish(envelopes(1))
     with pytest.raises(BrokerUnavailable):
         await publisher.depths(MODELS)

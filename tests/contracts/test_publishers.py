@@ -67,6 +67,11 @@ async def test_every_published_job_is_confirmed_and_counted(publisher: Publisher
     assert depths == {("tiny", "premium"): 0, ("tiny", "standard"): 10, ("tiny", "bulk"): 0}
 
 
+async def test_a_broker_that_is_there_is_reached(publisher: Publisher) -> None:
+    await publisher.reach()
+    await publisher.reach()
+
+
 async def test_nothing_to_publish_is_nothing(publisher: Publisher) -> None:
     assert await publisher.publish([]) == set()
 
@@ -187,6 +192,8 @@ async def test_a_broker_that_is_away_is_reported_and_not_asked_again_at_once() -
         publisher = AmqpPublisher(BrokerSettings(url=SecretStr(url)), MODELS)
 
         with pytest.raises(BrokerUnavailable, match="cannot be reached"):
+            await publisher.reach()
+        with pytest.raises(BrokerUnavailable, match="next attempt"):
             await publisher.publish([envelope("1")])
         with pytest.raises(BrokerUnavailable, match="next attempt"):
             await publisher.depths(["tiny"])

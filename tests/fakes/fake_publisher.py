@@ -11,7 +11,10 @@ from queues.publisher import DeadMessage
 
 
 class FakePublisher:
-    """`published` holds every confirmed message; at most `room` of a queue; nothing while `is_down`."""
+    """`published` holds every confirmed message; at most `room` of a queue; nothing while `is_down`.
+
+    `calls` counts the publishes, and in vain the attempts to reach it.
+    """
 
     def __init__(self, models: Sequence[str], *, room: int = 1_000_000) -> None:
         self.published: list[JobEnvelope] = []
@@ -22,6 +25,13 @@ class FakePublisher:
         self.calls = 0
         self._models = tuple(models)
         self._changed = asyncio.Condition()
+
+    async def reach(self) -> None:
+        if self.is_down:
+            async with self._changed:
+                self.calls += 1
+                self._changed.notify_all()
+            raise BrokerUnavailable("the fake broker is down")
 
     async def publish(self, envelopes: Sequence[JobEnvelope]) -> set[str]:
         async with self._changed:

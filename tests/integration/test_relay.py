@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 
@@ -15,6 +15,7 @@ from core.settings import RelaySettings, Settings
 from models.dialect import Database, open_database
 from models.repositories import fleet
 from models.repositories.submission import NewJob
+from queues.messages import JobEnvelope
 from queues.prefixes import trail_of
 from queues.publisher import Publisher, open_publisher
 from queues.relay import BELL, Relay
@@ -268,6 +269,92 @@ async def test_what_the_broker_does_not_confirm_waits(
     assert refused == {"released": 2, "waiting": 3}
     assert sorted(fake.ids) == sorted(job.id for job in jobs)
     assert [row.state for row in await rows(database, OUTBOX, lost.id)] == ["waiting"]
+
+
+class Hesitant(FakePublisher):
+    """Has the messages at once, and confirms when it is let."""
+
+    def __init__(self) -> None:
+        super().__init__(MODELS)
+        self.asked = asyncio.Event()
+        self.may_confirm = asyncio.Event()
+
+    async def publish(self, envelopes: Sequence[JobEnvelope]) -> set[str]:
+        self.asked.set()
+        await self.may_confirm.wait()
+        return await super().publish(envelopes)
+
+
+@asynccontextmanager
+async def publishing(
+    database: Database, hesitant: Hesitant, redis: Redis, settings: Settings
+) -> AsyncIterator["asyncio.Task[int]"]:
+    """A round that waits for the broker's confirm."""
+    task = asyncio.create_task(Relay(database, hesitant, redis, settings).release())
+    await hesitant.asked.wait()
+    yield task
+
+
+async def test_a_job_can_be_claimed_before_the_broker_has_confirmed_its_window(
+    database: Database, redis: Redis, settings: Settings
+) -> None:
+    job = await queued(database)
+    hesitant = Hesitant()
+
+    async with publishing(database, hesitant, redis, settings) as task:
+        claims = await claim(database, (job.id, 0))
+        hesitant.may_confirm.set()
+        released = await task
+
+    assert [one.view.id for one in claims] == [job.id]
+    assert released == 1
+    assert await states(database) == {}
+
+
+async def test_a_claimed_job_does_not_wait_again_when_its_message_is_not_confirmed(
+    database: Database, redis: Redis, settings: Settings
+) -> None:
+    claimed, other = await queued(database), await queued(database)
+    hesitant = Hesitant()
+    hesitant.room = 0
+
+    async with publishing(database, hesitant, redis, settings) as task:
+        await claim(database, (claimed.id, 0))
+        hesitant.may_confirm.set()
+        await task
+
+    assert [(row.job_id, row.state) for row in await rows(database, OUTBOX)] == [(other.id, "waiting")]
+
+
+async def test_a_relay_that_is_told_to_stop_hands_its_window_over_first(
+    database: Database, redis: Redis, settings: Settings
+) -> None:
+    job = await queued(database)
+    hesitant = Hesitant()
+
+    async with publishing(database, hesitant, redis, settings) as task:
+        task.cancel()
+        hesitant.may_confirm.set()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    assert hesitant.ids == [job.id]
+    assert await states(database) == {"released": 1}
+
+
+async def test_what_goes_down_with_the_connection_waits_again(
+    database: Database, relay: Relay, fake: FakePublisher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def lost(_: Sequence[JobEnvelope]) -> set[str]:
+        raise BrokerUnavailable("the connection was lost")
+
+    await queued(database)
+    monkeypatch.setattr(fake, "publish", lost)
+
+    with pytest.raises(BrokerUnavailable):
+        await relay.release()
+
+    assert await states(database) == {"waiting": 1}
 
 
 async def test_a_refused_job_is_published_under_the_same_name(
