@@ -21,6 +21,9 @@ logger = get_logger(__name__)
 Found = TypeVar("Found")
 
 _REST: Final = 1.0  # seconds without a question after one failed, so that an outage costs one timeout
+# Copies may be large, and one slow look must not be everybody's.
+TOGETHER: Final = 100  # jobs
+LANES: Final = 4
 _RATES_FRESH: Final = 2.0  # seconds
 
 
@@ -35,7 +38,9 @@ class HotJobs:
         self._rates: dict[str, float] = {}
         self._rates_until = 0.0
         self._refresh: asyncio.Task[dict[str, float]] | None = None
-        self._copies: GroupCommit[str, bytes | str | None] = GroupCommit(self._copies_of)
+        self._copies: GroupCommit[str, bytes | str | None] = GroupCommit(
+            self._copies_of, limit=TOGETHER, lanes=LANES
+        )
 
     async def get(self, job_id: str) -> JobView | None:
         """The finished job, whoever's it is: the caller compares the tenant."""

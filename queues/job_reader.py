@@ -11,7 +11,7 @@ from models.group_commit import GroupCommit
 from models.repositories import jobs
 from models.views import JobView
 from queues.event_reader import EventReader
-from queues.hot_jobs import HotJobs
+from queues.hot_jobs import LANES, TOGETHER, HotJobs
 
 _POLL: Final = 1.0  # seconds between looks in the database while Redis is down
 _CHECK: Final = 20.0  # seconds after which a silent event stream is not believed
@@ -29,7 +29,9 @@ class JobReader:
         self._hot = hot
         self._events = events
         self._closing = asyncio.Event()
-        self._truths: GroupCommit[str, JobView | None] = GroupCommit(self._truths_of)
+        self._truths: GroupCommit[str, JobView | None] = GroupCommit(
+            self._truths_of, limit=TOGETHER, lanes=LANES
+        )
 
     async def read(self, tenant_id: str, job_id: str) -> JobView:
         """Works without Redis, and for a hot copy without the database. Raises `NotFound`."""
